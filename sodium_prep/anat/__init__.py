@@ -1,0 +1,1 @@
+"""Brain mask, tissue fractions, registration and transforms."""

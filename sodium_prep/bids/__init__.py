@@ -1,0 +1,1 @@
+"""Finds and checks the inputs, names and writes the outputs."""

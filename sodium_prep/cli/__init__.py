@@ -1,0 +1,1 @@
+"""Talks to the user: command lines, tools, exit codes."""

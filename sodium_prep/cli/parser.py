@@ -1,0 +1,197 @@
+"""The command line of the BIDS App, spelt as users of fMRIPrep know it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sodium_prep import __version__
+from sodium_prep.errors import UsageError
+from sodium_prep.settings import ESTIMATORS, REFERENCES, SPACES, Settings, make_settings, read_toml
+
+_EXIT_CODES = """\
+exit codes:
+  0 done                      3 input refused before work began
+  1 internal error            4 finished, but some participants failed
+  2 wrong usage               5 resources (disk, memory, a killed worker)
+  128+n ended by signal n     OUT/logs/status.json tells the same per participant
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``sodium-prep``. Options that are not given are absent from the namespace."""
+    parser = argparse.ArgumentParser(
+        prog="sodium-prep",
+        description="Regional total sodium concentration (TSC, mmol/L) with confidence intervals from sodium MRI.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("bids_dir", type=Path, help="root of a BIDS data set")
+    parser.add_argument("output_dir", type=Path, help="where the derivatives go")
+    parser.add_argument("analysis_level", choices=["participant", "group"], help="stage of the analysis to run")
+    parser.add_argument("--version", action="version", version=f"sodium-prep {__version__}")
+    _add_selection(parser.add_argument_group("which data"))
+    _add_science(parser.add_argument_group("how concentrations are found"))
+    _add_execution(parser.add_argument_group("how the work is done"))
+    return parser
+
+
+def _add_selection(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--participant-label", "--participant_label", nargs="+", metavar="LABEL", help="default: all")
+    group.add_argument("--session-label", "--session_label", nargs="+", metavar="LABEL", help="default: all")
+    group.add_argument(
+        "--bids-filter-file",
+        type=Path,
+        metavar="FILE",
+        help="JSON of {query: {entity: value}} for t1w, sodium, kspace, receive; null: entity absent, *: any",
+    )
+    group.add_argument(
+        "--skip-bids-validation",
+        action="store_true",
+        help="do not run bids-validator-deno (it runs when it is installed)",
+    )
+    group.add_argument(
+        "-d",
+        "--derivatives",
+        nargs="+",
+        metavar="NAME=PATH",
+        help="precomputed derivatives to use: T1w, brain mask, fractions, segmentation, transforms",
+    )
+    group.add_argument(
+        "--protocol", type=Path, metavar="FILE", help="TOML with the sidecar keys that hold for the whole study"
+    )
+    group.add_argument(
+        "--anat-contrast", metavar="SUFFIX", help="proton image to use (T1w, T2w, PDw ...); default: T1w, else the best"
+    )
+
+
+def _add_science(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--recon",
+        choices=["auto", "gridding", "vendor"],
+        help="gridding: from k-space; vendor: the images given; auto (default): k-space where there is any",
+    )
+    group.add_argument("--recon-filter", choices=["none", "hamming"], help="window on k-space (default: none)")
+    group.add_argument(
+        "--reference",
+        nargs="+",
+        choices=REFERENCES,
+        help="references to report; each that the data allow has its own rows (default: all)",
+    )
+    group.add_argument(
+        "--pvc",
+        nargs="+",
+        choices=ESTIMATORS,
+        help="regional estimators (default: all); 'none', the uncorrected mean, is always reported",
+    )
+    group.add_argument(
+        "--psf",
+        metavar="auto|FWHM",
+        help="auto (default): from trajectory, readout, filter and T2*; a number: a Gaussian of that FWHM in mm",
+    )
+    group.add_argument(
+        "--atlas",
+        metavar="NAME|FILE",
+        help="desikan-killiany (default) or a label image in MNI152NLin6Asym with its .tsv",
+    )
+    group.add_argument("--output-spaces", nargs="+", choices=SPACES, help="spaces of resampled TSC maps (default: all)")
+
+
+def _add_execution(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("-w", "--work-dir", type=Path, metavar="DIR", help="for intermediate files (default: ./work)")
+    group.add_argument("--nprocs", "--nthreads", "--n-cpus", type=int, metavar="N", help="processes at once")
+    group.add_argument(
+        "--omp-nthreads", type=int, metavar="N", help="threads per process (default: 1, which gives the same bytes)"
+    )
+    group.add_argument("--mem", "--mem-mb", metavar="SIZE", help="memory to use, in MB or with a unit: 16G")
+    group.add_argument("--random-seed", type=int, metavar="N", help="seed of everything random (default: 42)")
+    group.add_argument("--sloppy", action="store_true", help="coarse registrations, for tests only")
+    group.add_argument("--stop-on-first-crash", action="store_true", help="end when a participant fails")
+    group.add_argument("--write-graph", action="store_true", help="write the workflow graph to OUT/logs")
+    group.add_argument("--config-file", type=Path, metavar="FILE", help="start from the settings of an earlier run")
+    group.add_argument(
+        "--dry-run", action="store_true", help="print what would be done from which files, write nothing"
+    )
+    group.add_argument("-v", "--verbose", action="count", help="say more; -vv for everything")
+
+
+def available_cpus() -> int:
+    """Processors that this process may use."""
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return int(slurm) if slurm.isdigit() and int(slurm) > 0 else len(os.sched_getaffinity(0))
+
+
+def parse_args(argv: Sequence[str] | None = None) -> tuple[Settings, int]:
+    """Read the command line.
+
+    Returns
+    -------
+    settings, verbosity
+
+    Raises
+    ------
+    UsageError
+        If an option's value cannot be used (argparse itself ends the program with 2 otherwise).
+    """
+    given = vars(build_parser().parse_args(argv))
+    verbosity = int(given.pop("verbose", 0))
+    values: dict[str, Any] = {"nprocs": available_cpus(), "work_dir": Path("work")}
+    if "config_file" in given:
+        values |= read_toml(given.pop("config_file"))
+    psf = given.pop("psf", None)
+    if psf is not None:
+        values["psf_fwhm_mm"] = None if psf == "auto" else _number("--psf", psf)
+    if "mem" in given:
+        values["mem_gb"] = _memory_gb(given.pop("mem"))
+    elif "mem_gb" not in values:
+        values["mem_gb"] = 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    for key, prefix in (("participant_label", "sub-"), ("session_label", "ses-")):
+        if key in given:
+            given[key] = tuple(_label(name.removeprefix(prefix), key) for name in given[key])
+    if "derivatives" in given:
+        given["derivatives"] = _named_paths(given["derivatives"])
+    for key in ("reference", "pvc", "output_spaces"):
+        if key in given:
+            given[key] = tuple(dict.fromkeys(given[key]))
+    settings = make_settings(values | given | {"version": __version__})
+    absolute = {name: getattr(settings, name).absolute() for name in ("bids_dir", "output_dir", "work_dir")}
+    return settings.model_copy(update=absolute), verbosity
+
+
+def _label(label: str, option: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]+", label):
+        name = "--" + option.replace("_", "-")
+        raise UsageError(name, f"{label!r} is not a BIDS label", "Use letters and digits only")
+    return label
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(option, f"{text!r} is not a number", "See --help for its values") from None
+
+
+def _memory_gb(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UsageError("--mem", f"{text!r} is not an amount of memory", "Give MB as a number, or 16G")
+    scale = {"K": 1 / 1024**2, "": 1 / 1024, "M": 1 / 1024, "G": 1.0, "T": 1024.0}[match[2].upper()]
+    return float(match[1]) * scale
+
+
+def _named_paths(items: Sequence[str]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for item in items:
+        name, _, path = item.rpartition("=")
+        name = name or Path(path).name
+        if name in named:
+            raise UsageError("--derivatives", f"the name {name!r} is given twice", "Give each data set its own name")
+        named[name] = Path(path).absolute()
+    return named

@@ -1,0 +1,1 @@
+"""Thin Nipype interfaces: read files, call one core function, write files."""

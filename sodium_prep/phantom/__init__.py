@@ -1,0 +1,1 @@
+"""Digital heads with known truth: images, k-space and whole BIDS studies."""

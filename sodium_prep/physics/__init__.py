@@ -1,0 +1,1 @@
+"""Constants, relaxation tables, signal equations and readout timing."""

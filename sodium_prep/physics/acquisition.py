@@ -1,0 +1,51 @@
+"""What a sodium acquisition is, as far as its physics needs to be known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+TrajectoryName = Literal["DA-3DPR", "3DPR", "TPI", "Cartesian"]
+FilterName = Literal["none", "hamming", "unknown"]
+
+TRAJECTORIES: tuple[str, ...] = get_args(TrajectoryName)
+FILTERS: tuple[str, ...] = get_args(FilterName)
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """Parameters of one sodium acquisition, in seconds, millimetres, degrees and tesla.
+
+    Attributes
+    ----------
+    echo_time_s
+        Time from the centre of the excitation pulse to the first sample (k = 0).
+    repetition_time_s, flip_angle_deg, field_strength_t
+        Of the steady-state spoiled sequence.
+    trajectory
+        Sampling of k-space; decides which k is read at which time.
+    readout_duration_s
+        From the first to the last sample of one readout.
+    nominal_resolution_mm
+        1 / (2 kmax) along x, y, z.
+    linear_fraction
+        For density-adapted readouts, k0 / kmax where the density adaption sets in.
+    kspace_filter
+        Window multiplied onto the k-space data before transformation.
+    """
+
+    echo_time_s: float
+    repetition_time_s: float
+    flip_angle_deg: float
+    field_strength_t: float
+    trajectory: TrajectoryName
+    readout_duration_s: float
+    nominal_resolution_mm: tuple[float, float, float]
+    linear_fraction: float = 0.2
+    kspace_filter: FilterName = "none"
+
+    @property
+    def kmax_per_mm(self) -> tuple[float, float, float]:
+        """Largest sampled spatial frequency along x, y, z, in 1/mm."""
+        x, y, z = self.nominal_resolution_mm
+        return (0.5 / x, 0.5 / y, 0.5 / z)

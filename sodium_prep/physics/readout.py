@@ -1,0 +1,64 @@
+"""When each part of k-space is read, and with which window: the two causes of the point spread function."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sodium_prep.physics.acquisition import FilterName, TrajectoryName
+
+
+def readout_time(
+    k_rel: ArrayLike, trajectory: TrajectoryName, readout_duration_s: float, linear_fraction: float = 0.2
+) -> NDArray[np.float64]:
+    """Time after the first sample at which a centre-out readout reaches a radius of k-space.
+
+    3DPR runs at constant speed. DA-3DPR and TPI are linear up to ``p = k0 / kmax`` and then keep ``k^2 dk/dt``
+    constant (Nagel et al., MRM 2009;62:1565, eq. 3; Boada et al., MRM 1997). A Cartesian acquisition is read in a time
+    short against T2*, so its decay does not depend on k.
+
+    Parameters
+    ----------
+    k_rel
+        Radius relative to kmax, any shape, within [0, 1].
+    readout_duration_s
+        Time from k = 0 to kmax, seconds.
+    linear_fraction
+        p, in (0, 1].
+
+    Returns
+    -------
+    Seconds, shape of ``k_rel``.
+    """
+    k = np.asarray(k_rel, dtype=float)
+    if trajectory == "Cartesian":
+        return np.zeros_like(k)
+    if trajectory == "3DPR":
+        return np.asarray(readout_duration_s * k, dtype=np.float64)
+    p = linear_fraction
+    speed = p + (1.0 - p**3) / (3.0 * p**2)
+    late = p + (np.maximum(k, p) ** 3 - p**3) / (3.0 * p**2)
+    return np.asarray(readout_duration_s / speed * np.where(k <= p, k, late), dtype=np.float64)
+
+
+def filter_window(k_rel: ArrayLike, kspace_filter: FilterName) -> NDArray[np.float64]:
+    """Window of a k-space filter at radii relative to kmax.
+
+    Parameters
+    ----------
+    k_rel
+        Any shape.
+    kspace_filter
+        ``none`` (ones) or ``hamming`` (0.54 + 0.46 cos(pi k / kmax)).
+
+    Raises
+    ------
+    ValueError
+        If the filter is ``unknown``: a window that is not known has no values.
+    """
+    k = np.asarray(k_rel, dtype=float)
+    if kspace_filter == "none":
+        return np.ones_like(k)
+    if kspace_filter == "hamming":
+        return np.asarray(0.54 + 0.46 * np.cos(np.pi * k), dtype=np.float64)
+    raise ValueError(f"no window is defined for the k-space filter {kspace_filter!r}")

@@ -1,0 +1,1 @@
+"""Point spread function, regional forward model and partial-volume estimators."""

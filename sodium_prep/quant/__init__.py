@@ -1,0 +1,1 @@
+"""From image intensity to mmol/L: noise floor, receive profile, references, calibration."""

@@ -1,0 +1,1 @@
+"""From k-space to images: readers, trajectories, operators, gridding, coils."""

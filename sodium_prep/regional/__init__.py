@@ -1,0 +1,1 @@
+"""The regional table of total sodium concentration."""

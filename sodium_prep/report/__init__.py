@@ -1,0 +1,1 @@
+"""Figures, quality metrics, participant and cohort pages."""

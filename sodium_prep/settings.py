@@ -1,0 +1,133 @@
+"""The settings of a run: one frozen object, built once by the command line and passed explicitly."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sodium_prep.errors import UsageError
+
+Estimator = Literal["none", "gtm", "labbe"]
+ReferenceName = Literal["vials", "CSF", "vitreous"]
+ReconMethod = Literal["auto", "gridding", "vendor"]
+Space = Literal["T1w", "MNI152NLin6Asym"]
+
+ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe")
+REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
+SPACES: tuple[Space, ...] = ("T1w", "MNI152NLin6Asym")
+
+_NOT_REUSED = ("bids_dir", "output_dir", "analysis_level", "participant_label", "session_label", "dry_run", "version")
+
+
+class Settings(BaseModel):
+    """Everything that a run depends on, apart from the data.
+
+    Attributes
+    ----------
+    bids_dir, output_dir, analysis_level
+        The three positional arguments of a BIDS App.
+    participant_label, session_label
+        Labels without ``sub-`` and ``ses-``; empty means all.
+    bids_filter_file
+        JSON file that narrows the queries for inputs.
+    derivatives
+        Named data sets of precomputed derivatives.
+    protocol
+        TOML file with sidecar keys that hold for the whole study.
+    anat_contrast
+        Suffix of the proton image to use; None takes T1w, otherwise the best there is.
+    recon, recon_filter
+        Reconstruction of k-space and the window applied to it.
+    reference
+        References to report; each that the data allow gives its own rows.
+    pvc
+        Estimators of regional concentration to report.
+    psf_fwhm_mm
+        Width of a Gaussian PSF in place of the one computed from the acquisition.
+    atlas
+        Name of a bundled atlas, or path of a label image in the template's space.
+    output_spaces
+        Spaces of resampled TSC maps besides the native one.
+    skip_bids_validation, stop_on_first_crash, sloppy, write_graph, dry_run
+        Switches of the command line with the same names.
+    nprocs, omp_nthreads, mem_gb, work_dir, random_seed
+        Resources. Threads above 1 make registrations differ in their last digits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bids_dir: Path
+    output_dir: Path
+    analysis_level: Literal["participant", "group"]
+    participant_label: tuple[str, ...] = ()
+    session_label: tuple[str, ...] = ()
+    bids_filter_file: Path | None = None
+    skip_bids_validation: bool = False
+    derivatives: dict[str, Path] = Field(default_factory=dict)
+    protocol: Path | None = None
+    anat_contrast: str | None = None
+    recon: ReconMethod = "auto"
+    recon_filter: Literal["none", "hamming"] = "none"
+    reference: tuple[ReferenceName, ...] = REFERENCES
+    pvc: tuple[Estimator, ...] = ESTIMATORS
+    psf_fwhm_mm: float | None = Field(default=None, gt=0.0, lt=100.0)
+    atlas: str = "desikan-killiany"
+    output_spaces: tuple[Space, ...] = SPACES
+    work_dir: Path
+    nprocs: int = Field(default=1, ge=1)
+    omp_nthreads: int = Field(default=1, ge=1)
+    mem_gb: float = Field(default=4.0, gt=0.0)
+    random_seed: int = Field(default=42, ge=0)
+    sloppy: bool = False
+    stop_on_first_crash: bool = False
+    write_graph: bool = False
+    dry_run: bool = False
+    version: str
+
+    def to_toml(self) -> str:
+        """The settings as TOML text that :func:`read_toml` reads back."""
+        import tomli_w
+
+        data = self.model_dump(mode="json", exclude_none=True)
+        return tomli_w.dumps(data)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Settings of an earlier run that a new run may start from.
+
+    What names the data of that run (directories, labels) is left out.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, is not TOML, or holds an unknown setting.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(path, f"cannot be read ({error.strerror})", "Give the TOML file of an earlier run") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(path, f"is not valid TOML ({error})", "Give the TOML file of an earlier run") from error
+    unknown = sorted(set(data) - set(Settings.model_fields))
+    if unknown:
+        raise UsageError(path, f"holds unknown settings {', '.join(unknown)}", "Remove them")
+    return {key: value for key, value in data.items() if key not in _NOT_REUSED}
+
+
+def make_settings(values: dict[str, Any]) -> Settings:
+    """Build the settings from plain values.
+
+    Raises
+    ------
+    UsageError
+        Naming the option whose value cannot be used.
+    """
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "--" + str(first["loc"][0]).replace("_", "-")
+        raise UsageError(name, f"{first['msg']} (given: {first['input']!r})", "See --help for its values") from error
