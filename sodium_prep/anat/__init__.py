@@ -1,1 +1,1 @@
-"""Brain mask, tissue fractions, registration and transforms."""
+"""Proton anatomy: brain mask, tissue fractions, registration, and the worker that runs ANTs."""

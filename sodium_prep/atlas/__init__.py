@@ -1,1 +1,1 @@
-"""Atlases and their label tables."""
+"""The bundled template and atlas, and atlases that a user brings."""

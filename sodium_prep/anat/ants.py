@@ -1,0 +1,377 @@
+"""ANTs programs on arrays, each in a subprocess of its own.
+
+Arrays go in and out as NIfTI files in a fresh temporary folder, and the program runs inside that folder with relative
+names, so that no character of a path can upset ANTs' argument parser. One thread and a fixed seed make results the
+same bytes on every run. Fixed and moving are ITK's words: a registration's transform resamples moving onto fixed, and
+maps points of fixed to points of moving.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sodium_prep.anat.transforms import read_itk_affine, write_itk_affine
+from sodium_prep.errors import InputError, ResourceError
+
+Interpolation = Literal["Linear", "NearestNeighbor", "GenericLabel", "BSpline", "LanczosWindowedSinc"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3-D image with its place: data (X, Y, Z) and affine (4, 4), voxel to RAS mm."""
+
+    data: NDArray[Any]
+    affine: NDArray[np.float64]
+
+    @property
+    def voxel_mm(self) -> NDArray[np.float64]:
+        """Voxel size along the axes, (3,)."""
+        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class AntsSettings:
+    """How ANTs is run: ITK threads (results are reproducible with one only), random seed, time limit per program."""
+
+    n_threads: int = 1
+    seed: int = 42
+    timeout_s: float = 7200.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a registration, in ANTs' own terms.
+
+    Attributes
+    ----------
+    transform
+        For instance ``Rigid[0.1]`` or ``SyN[0.2,3,0]``.
+    metric
+        With ``{images}`` where the image pair goes, for instance ``MI[{images},1,32,Regular,0.25]``.
+    iterations, shrink, sigmas_vox
+        One entry per level, coarse to fine.
+    """
+
+    transform: str
+    metric: str
+    iterations: tuple[int, ...]
+    shrink: tuple[int, ...]
+    sigmas_vox: tuple[float, ...]
+
+    def arguments(self) -> list[str]:
+        """Command-line arguments of this stage."""
+        return [
+            *("--transform", self.transform),
+            *("--metric", self.metric.format(images="fixed.nii.gz,moving.nii.gz")),
+            *("--convergence", f"[{_times(self.iterations)},1e-6,10]"),
+            *("--shrink-factors", _times(self.shrink)),
+            *("--smoothing-sigmas", _times(self.sigmas_vox) + "vox"),
+        ]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one program took."""
+
+    cpu_s: float
+    peak_memory_gb: float
+
+
+_DEFAULT = AntsSettings()
+
+
+def n4(
+    image: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    *,
+    shrink: int = 4,
+    spline_mm: float = 200.0,
+    iterations: Sequence[int] = (50, 50, 50, 50),
+    settings: AntsSettings = _DEFAULT,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """N4 bias field correction (Tustison et al., IEEE TMI 2010).
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Intensity.
+    affine : (4, 4)
+        Voxel to RAS mm.
+    mask : (X, Y, Z) bool
+        Voxels that the field is estimated from.
+    shrink
+        Estimation grid, voxels.
+    spline_mm
+        Spacing of the coarsest control points, mm.
+
+    Returns
+    -------
+    corrected, bias : (X, Y, Z) float32
+        ``corrected * bias = image``.
+    """
+    with job_folder() as folder:
+        write_volume(folder / "image.nii.gz", Volume(image, affine))
+        write_volume(folder / "mask.nii.gz", Volume(mask, affine))
+        run_ants(
+            "N4 bias field correction",
+            "N4BiasFieldCorrection",
+            [
+                *("-d", "3", "-i", "image.nii.gz", "-x", "mask.nii.gz", "-s", str(shrink)),
+                *("-c", f"[{_times(iterations)},1e-7]", "-b", f"[{spline_mm:g}]"),
+                *("-o", "[corrected.nii.gz,bias.nii.gz]"),
+            ],
+            folder,
+            settings,
+        )
+        bias = _read(folder / "bias.nii.gz")
+    # N4's own corrected image is scaled besides.
+    return (np.asarray(image, np.float32) / bias).astype(np.float32), bias
+
+
+def register(
+    step: str,
+    fixed: Volume,
+    moving: Volume,
+    stages: Sequence[Stage],
+    folder: Path,
+    *,
+    initial: NDArray[np.float64] | Literal["centre of mass"] | None = None,
+    fixed_mask: NDArray[np.bool_] | None = None,
+    moving_mask: NDArray[np.bool_] | None = None,
+    composite: bool = False,
+    settings: AntsSettings = _DEFAULT,
+) -> Cost:
+    """Run ``antsRegistration``; its results stay in the folder.
+
+    Parameters
+    ----------
+    step
+        Name of the step, for error messages.
+    folder
+        An empty folder. Gets ``out0GenericAffine.mat`` or, with ``composite``, ``outComposite.h5`` and
+        ``outInverseComposite.h5``.
+    initial
+        4x4 moving -> fixed point map in RAS mm, alignment of the centres of mass, or none (the headers).
+    fixed_mask, moving_mask
+        Voxels that count in the metric, in every stage.
+    composite
+        Write composite transforms with the initial one inside.
+    """
+    write_volume(folder / "fixed.nii.gz", fixed)
+    write_volume(folder / "moving.nii.gz", moving)
+    args = ["--dimensionality", "3", "--float", "1", "--random-seed", str(settings.seed)]
+    if isinstance(initial, np.ndarray):
+        write_itk_affine(folder / "initial.txt", initial)
+        args += ["--initial-moving-transform", "initial.txt"]
+    elif initial == "centre of mass":
+        args += ["--initial-moving-transform", "[fixed.nii.gz,moving.nii.gz,1]"]
+    masks = []
+    for name, mask, volume in (("fixed_mask", fixed_mask, fixed), ("moving_mask", moving_mask, moving)):
+        if mask is None:
+            masks.append("NULL")
+        else:
+            write_volume(folder / f"{name}.nii.gz", Volume(mask, volume.affine))
+            masks.append(f"{name}.nii.gz")
+    for stage in stages:
+        args += stage.arguments()
+        if masks != ["NULL", "NULL"]:
+            args += ["--masks", f"[{','.join(masks)}]"]
+    args += ["--output", "out", "--write-composite-transform", str(int(composite)), "--collapse-output-transforms", "1"]
+    return run_ants(step, "antsRegistration", args, folder, settings)
+
+
+def register_linear(
+    step: str,
+    fixed: Volume,
+    moving: Volume,
+    stages: Sequence[Stage],
+    *,
+    initial: NDArray[np.float64] | Literal["centre of mass"] | None = None,
+    fixed_mask: NDArray[np.bool_] | None = None,
+    settings: AntsSettings = _DEFAULT,
+) -> NDArray[np.float64]:
+    """Rigid or affine registration; returns the 4x4 map of points of moving to points of fixed, RAS mm."""
+    with job_folder() as folder:
+        register(step, fixed, moving, stages, folder, initial=initial, fixed_mask=fixed_mask, settings=settings)
+        return read_itk_affine(folder / "out0GenericAffine.mat")
+
+
+def apply_transforms(
+    image: NDArray[Any],
+    affine: NDArray[np.float64],
+    reference_shape: Sequence[int],
+    reference_affine: NDArray[np.float64],
+    transforms: Sequence[Path | NDArray[np.float64]],
+    *,
+    interpolation: Interpolation = "Linear",
+    settings: AntsSettings = _DEFAULT,
+) -> NDArray[Any]:
+    """Resample an image onto another grid through a chain of transforms, with one interpolation.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Intensities or whole-number labels; labels need ``NearestNeighbor`` or ``GenericLabel`` and keep their type.
+    reference_shape, reference_affine
+        The target grid.
+    transforms
+        In the order in which they are met on the way from the image to the target: files that resample forward, or 4x4
+        maps of source points to target points (RAS mm).
+    interpolation
+        As ANTs names it.
+
+    Returns
+    -------
+    (X', Y', Z') float32, or int32 for labels
+    """
+    labels = np.issubdtype(np.asarray(image).dtype, np.integer) or np.asarray(image).dtype == bool
+    if labels and interpolation not in ("NearestNeighbor", "GenericLabel"):
+        raise ValueError(f"labels cannot be interpolated with {interpolation}")
+    with job_folder() as folder:
+        data = np.asarray(image, dtype=np.int32 if labels else np.float32)
+        write_volume(folder / "image.nii.gz", Volume(data, affine))
+        grid = np.broadcast_to(np.float32(0), tuple(reference_shape))
+        write_volume(folder / "grid.nii.gz", Volume(grid, reference_affine))
+        chain: list[str] = []
+        for number, transform in enumerate(transforms):
+            # ANTs applies the last one on its command line first, to points of the target.
+            chain = ["-t", _place_transform(folder, number, transform), *chain]
+        args = ["-d", "3", "-i", "image.nii.gz", "-r", "grid.nii.gz", "-o", "out.nii.gz", "-n", interpolation]
+        run_ants("resampling", "antsApplyTransforms", [*args, *(chain or ["-t", "identity"])], folder, settings)
+        out = _read(folder / "out.nii.gz")
+    return np.rint(out).astype(np.int32) if labels else out
+
+
+def run_ants(step: str, program: str, args: Sequence[str], folder: Path, settings: AntsSettings = _DEFAULT) -> Cost:
+    """Run one ANTs program with a folder as its working directory.
+
+    Raises
+    ------
+    ResourceError
+        If the program fails, is killed or takes longer than the time limit; the message holds the end of its stderr.
+    """
+    (folder / "job.json").write_text(json.dumps({"program": program, "args": list(args)}))
+    environment = os.environ | {
+        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(settings.n_threads),
+        "ANTS_RANDOM_SEED": str(settings.seed),
+        "SODIUM_PREP_PARENT": str(os.getpid()),
+        "TMPDIR": str(folder),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    command = [sys.executable, "-m", "sodium_prep.anat._ants_worker", str(folder)]
+    with (folder / "stdout.txt").open("wb") as out, (folder / "stderr.txt").open("wb") as err:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, start_new_session=True
+        )
+        try:
+            exit_code = process.wait(settings.timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ResourceError(
+                step, f"ANTs did not end within {settings.timeout_s:g} s", "allow it more time or look at the image"
+            ) from None
+        finally:
+            _end(process)
+    if exit_code != 0:
+        raise ResourceError(step, _cause(exit_code, folder), "look at the image, or give the run more memory")
+    result = json.loads((folder / "result.json").read_text())
+    cost = Cost(result["cpu_s"], result["peak_memory_gb"])
+    _LOGGER.info("%s: %.1f CPU s, %.2f GB", step, cost.cpu_s, cost.peak_memory_gb)
+    return cost
+
+
+@contextmanager
+def job_folder() -> Iterator[Path]:
+    """Give a fresh temporary folder that is gone afterwards, whatever happens."""
+    folder = Path(tempfile.mkdtemp(prefix="sodium_prep_ants_"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_volume(path: Path, volume: Volume) -> None:
+    """Write a volume as NIfTI with equal qform and sform.
+
+    Raises
+    ------
+    InputError
+        If the affine is not a rotation with scaling, or an intensity is not finite: ANTs would misplace the one
+        without a word and never end on the other.
+    """
+    import nibabel as nib
+
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    if affine.shape != (4, 4) or not np.all(np.isfinite(affine)):
+        raise InputError("image header", "the affine is missing or not finite", "write a valid sform and qform")
+    axes = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-12)
+    if abs(abs(np.linalg.det(axes)) - 1.0) > 1e-3:
+        raise InputError("image header", "the affine is sheared or singular", "resample the image to a regular grid")
+    data = np.asarray(volume.data)
+    if data.ndim != 3:
+        raise InputError("image", f"it has shape {data.shape}", "give a 3-D image")
+    if data.dtype == bool:
+        data = data.astype(np.uint8)
+    if np.issubdtype(data.dtype, np.floating):
+        data = data.astype(np.float32)
+        if not np.all(np.isfinite(data)):
+            raise InputError("image", "it holds NaN or infinite values", "replace them before processing")
+    image = nib.Nifti1Image(data, affine)  # type: ignore[no-untyped-call]
+    image.set_qform(affine, 1)  # type: ignore[no-untyped-call]
+    image.set_sform(affine, 1)  # type: ignore[no-untyped-call]
+    nib.save(image, path)
+
+
+def _read(path: Path) -> NDArray[np.float32]:
+    import nibabel as nib
+
+    return np.asarray(nib.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
+
+
+def _place_transform(folder: Path, number: int, transform: Path | NDArray[np.float64]) -> str:
+    if isinstance(transform, np.ndarray):
+        name = f"transform{number}.txt"
+        write_itk_affine(folder / name, transform)
+        return name
+    path = Path(transform).resolve()
+    if not path.is_file():
+        raise InputError(transform, "there is no such transform", "give an ITK transform file")
+    name = f"transform{number}" + "".join(path.suffixes[-2:] if path.suffix == ".gz" else [path.suffix])
+    (folder / name).symlink_to(path)
+    return name
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _cause(exit_code: int, folder: Path) -> str:
+    text = (folder / "stderr.txt").read_text(errors="replace") + (folder / "stdout.txt").read_text(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if any(word in line.lower() for word in ("error", "exception", "descr"))]
+    last = "; ".join((telling or lines)[-3:]) or "no message"
+    how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with code {exit_code}"
+    return f"ANTs {how} ({last})"
+
+
+def _times(values: Sequence[float]) -> str:
+    return "x".join(f"{value:g}" for value in values)

@@ -1,0 +1,299 @@
+"""Sorts the sodium files of a session into series, runs and echoes, with their field maps."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from sodium_prep.bids.filters import Filters, matches, parse_entities
+from sodium_prep.bids.images import check_available, check_image
+from sodium_prep.bids.records import KSpaceFile, SodiumImage, SodiumRun, SodiumSeries, Source
+from sodium_prep.bids.sidecar import check_references, load_sidecar, merged_metadata
+from sodium_prep.errors import InputError
+
+SourceChoice = Literal["auto", "image", "kspace"]
+_File = TypeVar("_File", SodiumImage, KSpaceFile)
+
+_SINGLE_OR_MULTI_ECHO: Final = ("PDw", "T2starw", "MEGRE")
+_SODIUM_SUFFIXES: Final = (*_SINGLE_OR_MULTI_ECHO, "VFA")
+_SODIUM_LABEL: Final = re.compile(r"(sodium|23na|na23)\Z", re.IGNORECASE)
+_NOT_MAGNITUDE: Final = ("phase", "real", "imag")
+_HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+_NAME_NUCLEUS: Final = 'Put "ResonantNucleus": "23Na" into the JSON sidecar of the sodium image'
+
+
+@dataclass(frozen=True, eq=False)
+class FoundFile:
+    """An image of a participant with its entities and inherited metadata."""
+
+    path: Path
+    entities: Mapping[str, str]
+    metadata: Mapping[str, Any]
+
+    @property
+    def nucleus(self) -> str | None:
+        """Nucleus by sidecar or, failing that, by name."""
+        value = self.metadata.get("ResonantNucleus", self.entities.get("nucleus"))
+        return None if value is None else str(value)
+
+    @property
+    def named_sodium(self) -> bool:
+        """Whether the ``acq-`` label alone says that this is a sodium image."""
+        return bool(_SODIUM_LABEL.match(self.entities.get("acquisition", "")))
+
+    @property
+    def is_magnitude(self) -> bool:
+        """Whether it is not declared to be a phase, real or imaginary part."""
+        return self.entities.get("part") not in _NOT_MAGNITUDE
+
+
+def session_folder(bids_dir: Path, participant: str, session: str | None) -> Path:
+    """Folder of a session, or of the participant where there are no sessions."""
+    folder = bids_dir / f"sub-{participant}"
+    return folder if session is None else folder / f"ses-{session}"
+
+
+def list_images(bids_dir: Path, folder: Path) -> list[FoundFile]:
+    """Images of one folder (``anat`` or ``fmap``), sorted by name; nothing else of the data set is opened."""
+    images = []
+    for path in sorted(folder.glob("*.nii*")):
+        if path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith("."):
+            images.append(FoundFile(path, parse_entities(path, bids_dir), merged_metadata(path, bids_dir)))
+    return images
+
+
+def sodium_images(anat: Iterable[FoundFile], protocol: Mapping[str, Any]) -> list[FoundFile]:
+    """Those images that show sodium; images that contradict themselves about it are refused."""
+    chosen = []
+    for found in anat:
+        nucleus = found.nucleus
+        by_name = found.entities.get("nucleus")
+        if by_name is not None and nucleus != by_name:
+            problem = f"has the nucleus {nucleus} in its sidecar and {by_name} in its name"
+            raise InputError(found.path, problem, "Correct the one that is wrong")
+        if nucleus == "23Na":
+            chosen.append(found)
+        elif nucleus is not None and re.search("na|sodium", nucleus, re.IGNORECASE):
+            raise InputError(found.path, f"has the ResonantNucleus {nucleus!r}", "Write it as BIDS does: 23Na")
+        elif found.named_sodium and found.entities.get("suffix") in _SODIUM_SUFFIXES:
+            if nucleus is not None:
+                problem = f"is named as a sodium image but has the ResonantNucleus {nucleus!r}"
+                raise InputError(found.path, problem, "Correct the sidecar (23Na), or give the image another acq label")
+            if protocol.get("ResonantNucleus") != "23Na":
+                fault = "has no ResonantNucleus" if found.metadata else "has no JSON sidecar"
+                raise InputError(found.path, f"is named as a sodium image but {fault}", _NAME_NUCLEUS)
+            chosen.append(found)
+    return chosen
+
+
+def build_series(
+    bids_dir: Path,
+    participant: str,
+    session: str | None,
+    anat: Sequence[FoundFile],
+    filters: Filters,
+    protocol: Mapping[str, Any],
+    source: SourceChoice,
+    warnings: list[str],
+) -> tuple[SodiumSeries, ...]:
+    """Sodium series of a session from its images and its k-space under ``sourcedata``.
+
+    Parameters
+    ----------
+    anat
+        Images of the session's ``anat`` folder.
+    source
+        ``auto`` takes k-space where a run has it, ``image`` and ``kspace`` want the one or the other.
+    warnings
+        Receives one line for each file that is left out.
+    """
+    wanted = [found for found in sodium_images(anat, protocol) if matches(found.entities, filters.get("sodium", {}))]
+    images = _usable_images(wanted, warnings)
+    raw = _kspace_files(bids_dir, participant, session, filters.get("kspace", {}), warnings)
+    keys = sorted({_series_key(found.entities) for found in (*images, *raw)}, key=str)
+    if not keys:
+        folder = session_folder(bids_dir, participant, session)
+        problem = "has no sodium image and no sodium k-space that can be used for TSC"
+        raise InputError(folder, problem, f"{_NAME_NUCLEUS}; see also --bids-filter-file")
+    fmaps = list_images(bids_dir, session_folder(bids_dir, participant, session) / "fmap")
+    receive = filters.get("receive", {})
+    fmaps = [one for one in fmaps if one.entities.get("suffix") != "RB1COR" or matches(one.entities, receive)]
+    series = []
+    for key in keys:
+        own_images = [found for found in images if _series_key(found.entities) == key]
+        own_raw = [found for found in raw if _series_key(found.entities) == key]
+        runs = _runs(bids_dir, own_images, own_raw, protocol, source, warnings)
+        suffix = own_images[0].entities["suffix"] if own_images else ("MEGRE" if key[1] else "PDw")
+        maps = _field_maps(bids_dir, [found.path for found in (*own_images, *own_raw)], fmaps, warnings)
+        series.append(SodiumSeries(key[0], suffix, runs, **maps))
+    return tuple(series)
+
+
+def _usable_images(found: Iterable[FoundFile], warnings: list[str]) -> list[FoundFile]:
+    usable = []
+    for image in found:
+        suffix = image.entities.get("suffix")
+        if suffix == "VFA":
+            warnings.append(f"{image.path}: variable-flip-angle images are not used for TSC yet.")
+        elif suffix not in _SINGLE_OR_MULTI_ECHO:
+            warnings.append(f"{image.path}: a sodium image with the suffix {suffix} is not used.")
+        elif not image.is_magnitude:
+            warnings.append(f"{image.path}: only magnitude images are used, not part-{image.entities['part']}.")
+        else:
+            usable.append(image)
+    return usable
+
+
+def _kspace_files(
+    bids_dir: Path, participant: str, session: str | None, wanted: Mapping[str, Any], warnings: list[str]
+) -> list[FoundFile]:
+    """Raw files, which pybids does not index: one per name, ``.h5`` before ``.dat``."""
+    folder = session_folder(bids_dir / "sourcedata", participant, session) / "sodium"
+    chosen: dict[str, FoundFile] = {}
+    for path in sorted([*folder.glob("*_kspace.h5"), *folder.glob("*_kspace.dat")], reverse=True):
+        found = FoundFile(path, parse_entities(path, bids_dir), merged_metadata(path, bids_dir))
+        if not matches(found.entities, wanted):
+            continue
+        if path.stem in chosen:
+            warnings.append(f"{path}: is not used, because {chosen[path.stem].path.name} lies beside it.")
+            continue
+        chosen[path.stem] = found
+    return sorted(chosen.values(), key=lambda found: found.path)
+
+
+def _series_key(entities: Mapping[str, str]) -> tuple[str | None, bool]:
+    return entities.get("acquisition"), "echo" in entities
+
+
+def _number(entities: Mapping[str, str], name: str) -> int | None:
+    return int(entities[name]) if name in entities else None
+
+
+def _runs(
+    bids_dir: Path,
+    images: Sequence[FoundFile],
+    raw: Sequence[FoundFile],
+    protocol: Mapping[str, Any],
+    source: SourceChoice,
+    warnings: list[str],
+) -> tuple[SodiumRun, ...]:
+    numbers = sorted({_number(found.entities, "run") for found in (*images, *raw)}, key=lambda run: run or 0)
+    runs = []
+    for number in numbers:
+        own_images = [found for found in images if _number(found.entities, "run") == number]
+        own_raw = [found for found in raw if _number(found.entities, "run") == number]
+        for group in (own_images, own_raw):
+            _refuse_duplicates(group)
+        checked = tuple(_checked_image(found, bids_dir, protocol, warnings) for found in own_images)
+        files = tuple(_checked_kspace(found, bids_dir, protocol) for found in own_raw)
+        chosen = _choose_source(source, own_images, own_raw)
+        text = (own_images or own_raw)[0].entities.get("run")
+        by_echo = _check_echoes(checked), _check_echoes(files)
+        runs.append(SodiumRun(text, *by_echo, chosen))
+    return tuple(runs)
+
+
+def _choose_source(source: SourceChoice, images: Sequence[FoundFile], raw: Sequence[FoundFile]) -> Source:
+    if source == "image" and not images:
+        raise InputError(raw[0].path, "has no reconstructed image", "Choose the reconstruction from k-space")
+    if source == "kspace" and not raw:
+        mend = "Put it under sourcedata/sub-*/[ses-*/]sodium as *_kspace.h5, or choose the image"
+        raise InputError(images[0].path, "has no k-space", mend)
+    if source == "auto":
+        return "kspace" if raw else "image"
+    return source
+
+
+def _refuse_duplicates(files: Sequence[FoundFile]) -> None:
+    seen: dict[int | None, Path] = {}
+    for found in files:
+        echo = _number(found.entities, "echo")
+        if echo in seen:
+            problem = f"and {seen[echo].name} are the same acquisition, run and echo"
+            raise InputError(found.path, problem, "Choose one with a 'sodium' query in --bids-filter-file")
+        seen[echo] = found.path
+
+
+def _completed(found: FoundFile, protocol: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Protocol of a file whose name, not its sidecar, states the nucleus."""
+    return {**protocol, "ResonantNucleus": "23Na"} if found.entities.get("nucleus") == "23Na" else protocol
+
+
+def _checked_image(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any], warnings: list[str]) -> SodiumImage:
+    sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
+    image = check_image(found.path)
+    check_references(sidecar.references, found.path, image)
+    warnings += image.warnings
+    if sidecar.is_weighted:
+        warnings.append(
+            f"{found.path}: its sequence ({sidecar.pulse_sequence_type}) weights the image by inversion or a quantum "
+            "filter; values are weighted signal, not total sodium."
+        )
+    return SodiumImage(found.path, image, sidecar, _number(found.entities, "echo"))
+
+
+def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any]) -> KSpaceFile:
+    check_available(found.path)
+    if found.path.suffix == ".h5":
+        with found.path.open("rb") as stream:
+            if stream.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
+                raise InputError(found.path, "is not an HDF5 file", "Convert the raw data to ISMRMRD again")
+    sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
+    check_references(sidecar.references, found.path)
+    return KSpaceFile(found.path, sidecar, _number(found.entities, "echo"))
+
+
+def _check_echoes(files: tuple[_File, ...]) -> tuple[_File, ...]:
+    """Sort by echo number, and refuse echo times that do not rise with it."""
+    ordered = tuple(sorted(files, key=lambda file: file.echo or 0))
+    for earlier, later in itertools.pairwise(ordered):
+        if later.sidecar.echo_time_s <= earlier.sidecar.echo_time_s:
+            problem = f"has EchoTime {later.sidecar.echo_time_s:g} s, not above that of {earlier.path.name}"
+            raise InputError(later.path, problem, "Give each echo its own EchoTime, in seconds")
+    return ordered
+
+
+def _field_maps(
+    bids_dir: Path, targets: Sequence[Path], fmaps: Sequence[FoundFile], warnings: list[str]
+) -> dict[str, Any]:
+    """Receive pair and transmit maps of 23Na that are intended for one of the targets, or for no file in particular."""
+    own = [found for found in fmaps if _belongs(found, bids_dir, targets)]
+    by_suffix: dict[str, list[FoundFile]] = {"RB1COR": [], "TB1map": [], "TB1DAM": []}
+    for found in own:
+        by_suffix.setdefault(found.entities.get("suffix", ""), []).append(found)
+    coils: dict[str, list[Path]] = {"body": [], "head": []}
+    for found in by_suffix["RB1COR"]:
+        for coil, paths in coils.items():
+            if found.entities.get("acquisition", "").lower().endswith(coil):
+                paths.append(found.path)
+    maps = [found.path for found in by_suffix["TB1map"]]
+    for paths in (*coils.values(), maps):
+        warnings += [f"{path}: is not used, because {paths[0].name} serves the same purpose." for path in paths[1:]]
+    if bool(coils["body"]) != bool(coils["head"]):
+        lonely = (coils["body"] or coils["head"])[0]
+        warnings.append(f"{lonely}: is not used, because its partner with the other coil is missing.")
+    pair = (coils["body"][0], coils["head"][0]) if all(coils.values()) else None
+    angles = [one.path for one in sorted(by_suffix["TB1DAM"], key=lambda one: _number(one.entities, "flip") or 0)]
+    if len(angles) not in (0, 2):
+        warnings.append(f"{angles[0]}: is not used, because a double-angle measurement has two images.")
+    dam = (angles[0], angles[1]) if len(angles) == 2 else None
+    for path in (*(pair or ()), *maps[:1], *(dam or ())):
+        warnings += check_image(path).warnings
+    return {"receive_pair": pair, "tb1map": maps[0] if maps else None, "tb1dam": dam}
+
+
+def _belongs(found: FoundFile, bids_dir: Path, targets: Sequence[Path]) -> bool:
+    intended = found.metadata.get("IntendedFor", [])
+    intended = [intended] if isinstance(intended, str) else intended
+    if not intended:
+        return found.nucleus == "23Na" or found.named_sodium
+    participant = bids_dir / f"sub-{found.entities.get('subject')}"
+    places = set()
+    for text in map(str, intended):
+        local = text.removeprefix("bids::")
+        places |= {bids_dir / local} if local != text else {participant / local, bids_dir / local}
+    return found.nucleus in (None, "23Na") and not places.isdisjoint(targets)

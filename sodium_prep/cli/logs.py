@@ -1,0 +1,42 @@
+"""Logging: quiet on the terminal, complete in a file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+
+def start_logging(verbosity: int, log_dir: Path | None) -> Path | None:
+    """Send messages to standard error by verbosity, and all of them to a new file.
+
+    Parameters
+    ----------
+    verbosity
+        0: warnings and what matters; 1: every step; 2: everything, nipype's messages too.
+    log_dir
+        Folder for the file; None for no file.
+
+    Returns
+    -------
+    Path of the log file, if there is one.
+    """
+    root = logging.getLogger("sodium_prep")
+    root.setLevel(logging.DEBUG)
+    root.propagate = False
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
+    terminal.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    root.addHandler(terminal)
+    if log_dir is None:
+        return None
+    log_dir.mkdir(parents=True, exist_ok=True)
+    path = log_dir / time.strftime("sodium-prep_%Y%m%dT%H%M%SZ.log", time.gmtime())
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root.addHandler(file)
+    return path

@@ -1,0 +1,217 @@
+"""The participant level: find, check, plan, run, report."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sodium_prep.bids.filters import load_filters
+from sodium_prep.bids.inputs import collect, find_participants, find_sessions
+from sodium_prep.bids.layout import check_directories
+from sodium_prep.bids.outputs import dataset_description, write_text
+from sodium_prep.bids.records import SessionInputs
+from sodium_prep.bids.series import SourceChoice
+from sodium_prep.bids.sidecar import load_protocol
+from sodium_prep.bids.status import SessionStatus, now, write_status
+from sodium_prep.cli.logs import start_logging
+from sodium_prep.cli.plan import describe_session
+from sodium_prep.errors import ExitCode, InputError
+from sodium_prep.settings import ReconMethod, Settings
+
+if TYPE_CHECKING:
+    from sodium_prep.workflows.engine import RunResult
+
+_SOURCES: dict[ReconMethod, SourceChoice] = {"auto": "auto", "gridding": "kspace", "vendor": "image"}
+
+logger = logging.getLogger("sodium_prep.cli")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Sessions that can be processed, and the status of those that were refused."""
+
+    accepted: tuple[SessionInputs, ...]
+    refused: tuple[SessionStatus, ...]
+
+
+def run_participants(settings: Settings, verbosity: int) -> int:
+    """Process all participants asked for; returns the exit code.
+
+    Raises
+    ------
+    SodiumPrepError
+        If nothing can be begun at all.
+    """
+    if settings.dry_run:
+        start_logging(verbosity, None)
+        return _dry_run(settings)
+    check_directories(settings.bids_dir, settings.output_dir, settings.work_dir)
+    log_file = start_logging(verbosity, settings.output_dir / "logs")
+    logger.info("sodium-prep %s, log in %s", settings.version, log_file)
+    _validate(settings)
+    collected = collect_sessions(settings)
+    for status in collected.refused:
+        print(f"sodium-prep: {status.key}: {status.message}", file=sys.stderr)
+    if not collected.accepted:
+        write_status(settings.output_dir, collected.refused, settings=_record(settings), exit_code=3)
+        return ExitCode.INPUT_REFUSED
+    dataset_description(settings.output_dir, settings.bids_dir, settings.derivatives)
+    write_text(settings.output_dir / "logs" / "settings.toml", settings.to_toml())
+    statuses, result = _process(settings, collected.accepted)
+    code = _exit_code([*collected.refused, *statuses])
+    write_status(settings.output_dir, [*collected.refused, *statuses], settings=_record(settings), exit_code=code)
+    _say_what_happened(settings, statuses, result)
+    return code
+
+
+def collect_sessions(settings: Settings) -> Collected:
+    """Find and check the inputs of every session; a faulty one is refused and leaves the others alone."""
+    filters = load_filters(settings.bids_filter_file) if settings.bids_filter_file else None
+    protocol = load_protocol(settings.protocol) if settings.protocol else None
+    accepted: list[SessionInputs] = []
+    refused: list[SessionStatus] = []
+    for participant in find_participants(settings.bids_dir, settings.participant_label or None):
+        for session in _sessions(settings, participant, refused):
+            started = now()
+            try:
+                inputs = collect(
+                    settings.bids_dir,
+                    participant,
+                    session,
+                    filters=filters,
+                    derivatives=settings.derivatives,
+                    protocol=protocol,
+                    anat_contrast=settings.anat_contrast,
+                    source=_SOURCES[settings.recon],
+                )
+            except InputError as error:
+                refused.append(_refusal(participant, session, error, started))
+            else:
+                accepted.append(inputs)
+    return Collected(tuple(accepted), tuple(refused))
+
+
+def _sessions(settings: Settings, participant: str, refused: list[SessionStatus]) -> list[str | None]:
+    try:
+        return find_sessions(settings.bids_dir, participant, settings.session_label or None)
+    except InputError as error:
+        refused.append(_refusal(participant, None, error, now()))
+        return []
+
+
+def _refusal(participant: str, session: str | None, error: InputError, started: str) -> SessionStatus:
+    return SessionStatus(participant, session, "refused", int(error.exit_code), str(error), 0, started, now())
+
+
+def _dry_run(settings: Settings) -> int:
+    collected = collect_sessions(settings)
+    for inputs in collected.accepted:
+        print(describe_session(inputs, settings))
+    for status in collected.refused:
+        print(f"{status.key}\n  refused: {status.message}")
+    print(f"{len(collected.accepted)} session(s) would be processed, {len(collected.refused)} refused.")
+    return ExitCode.DONE if collected.accepted else ExitCode.INPUT_REFUSED
+
+
+def _process(settings: Settings, sessions: tuple[SessionInputs, ...]) -> tuple[list[SessionStatus], RunResult]:
+    from sodium_prep.cli.pages import write_pages
+    from sodium_prep.workflows.engine import run_workflow
+    from sodium_prep.workflows.participant import init_participants_wf, session_wf_name
+
+    started = now()
+    workflow = init_participants_wf(settings=settings, sessions=sessions)
+    if settings.write_graph:
+        workflow.write_graph(str(settings.output_dir / "logs" / "graph.dot"), graph2use="colored", format="svg")
+    result = run_workflow(
+        workflow,
+        nprocs=settings.nprocs,
+        mem_gb=settings.mem_gb,
+        stop_on_first_crash=settings.stop_on_first_crash,
+        crash_dir=settings.output_dir / "logs" / "crash",
+    )
+    statuses = []
+    for inputs in sessions:
+        mark = f".{session_wf_name(inputs)}."
+        failed = {name: text for name, text in result.failed.items() if mark in name}
+        unfinished = failed or any(mark in name for name in result.not_run)
+        resources = any(name in result.out_of_resources for name in failed)
+        code = (ExitCode.RESOURCES if resources else ExitCode.SOME_FAILED) if unfinished else ExitCode.DONE
+        message = "; ".join(f"{name.rpartition('.')[2]}: {text}" for name, text in failed.items())
+        status = SessionStatus(
+            inputs.participant,
+            inputs.session,
+            "failed" if unfinished else "done",
+            int(code),
+            message or ("stopped before it was done" if unfinished else ""),
+            started=started,
+            warnings=inputs.warnings,
+        )
+        statuses.append(status)
+    write_pages(settings, sessions, statuses)
+    counted = []
+    for status in statuses:
+        folder = settings.output_dir / f"sub-{status.participant}" / (f"ses-{status.session}" if status.session else "")
+        files = sum(1 for path in folder.rglob("*") if path.is_file())
+        counted.append(replace(status, outputs=files, finished=now()))
+    return counted, result
+
+
+def _exit_code(statuses: list[SessionStatus]) -> ExitCode:
+    codes = {status.exit_code for status in statuses}
+    if codes <= {0}:
+        return ExitCode.DONE
+    return ExitCode.RESOURCES if int(ExitCode.RESOURCES) in codes else ExitCode.SOME_FAILED
+
+
+def _say_what_happened(settings: Settings, statuses: list[SessionStatus], result: RunResult) -> None:
+    done = [status for status in statuses if status.state == "done"]
+    for status in statuses:
+        if status.state != "done":
+            print(f"sodium-prep: {status.key}: {status.message}", file=sys.stderr)
+    work = (
+        f"{len(result.executed)} steps done, {len(result.cached)} were up to date"
+        if result.executed
+        else f"nothing to do: all {len(result.cached)} steps are up to date"
+    )
+    print(f"{len(done)} of {len(statuses)} session(s) finished ({work}).")
+    for participant in dict.fromkeys(status.participant for status in statuses):
+        print(f"  {settings.output_dir / f'sub-{participant}.html'}")
+
+
+def _record(settings: Settings) -> dict[str, object]:
+    return settings.model_dump(mode="json", exclude_none=True)
+
+
+def _validate(settings: Settings) -> None:
+    """Run the BIDS validator where it is installed, and refuse a data set with errors."""
+    if settings.skip_bids_validation:
+        return
+    beside = Path(sys.executable).with_name("bids-validator-deno")
+    program = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
+    if program is None:
+        logger.info("bids-validator-deno is not installed; only the files that are used are checked")
+        return
+    try:
+        outcome = subprocess.run(
+            [program, str(settings.bids_dir), "--ignoreWarnings"],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.warning("bids-validator-deno did not end (%s); only the files that are used are checked", error)
+        return
+    if outcome.returncode == 16:
+        logger.debug("bids-validator-deno:\n%s", outcome.stdout)
+        errors = [line.strip() for line in outcome.stdout.splitlines() if "[ERROR]" in line][:3]
+        raise InputError(
+            settings.bids_dir,
+            f"is not a valid BIDS data set: {'; '.join(errors) or 'see the log'}",
+            "Mend it, or use --skip-bids-validation if the files that matter here are right",
+        )

@@ -1,0 +1,66 @@
+"""What would be done with a session, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sodium_prep.bids.records import SessionInputs, SodiumSeries
+from sodium_prep.settings import Settings
+
+
+def describe_session(inputs: SessionInputs, settings: Settings) -> str:
+    """One paragraph per session: files in, steps, references and estimators."""
+    name = f"sub-{inputs.participant}" + (f" ses-{inputs.session}" if inputs.session else "")
+    anat = inputs.anat
+    lines = [name, f"  anatomy: {_short(anat.path, settings)} ({anat.contrast})"]
+    given = _given(inputs)
+    lines.append(f"  taken as given: {', '.join(given) if given else 'nothing; all anatomy is computed'}")
+    for series in inputs.sodium:
+        lines += _describe_series(series, settings)
+    lines += [f"  note: {warning}" for warning in inputs.warnings]
+    return "\n".join(lines)
+
+
+def _given(inputs: SessionInputs) -> list[str]:
+    pre = inputs.precomputed
+    there = {
+        "bias-corrected image": pre.anat,
+        "brain mask": pre.brain_mask,
+        "tissue fractions": pre.probsegs,
+        "atlas labels": pre.aparcaseg,
+        "sodium to T1w": pre.sodium_to_t1w,
+        "transforms to template": pre.template_xfms,
+    }
+    return [name for name, value in there.items() if value]
+
+
+def _describe_series(series: SodiumSeries, settings: Settings) -> list[str]:
+    lines = [f"  sodium acq-{series.acquisition or '(none)'} {series.suffix}: {len(series.runs)} run(s)"]
+    for run in series.runs:
+        how = "gridding of k-space" if run.source == "kspace" else "image as given"
+        files = ", ".join(_short(file.path, settings) for file in run.files)
+        lines.append(f"    {how}: {files}")
+    sidecar = series.runs[0].sidecar
+    vials = [reference for reference in sidecar.references if reference.is_vial]
+    wanted = [
+        name + (f" ({len(vials)})" if name == "vials" else "")
+        for name in settings.reference
+        if name != "vials" or vials
+    ]
+    facts = sidecar.acquisition()
+    width = settings.psf_fwhm_mm
+    if width is not None:
+        psf = f"Gaussian of {width:g} mm, as asked"
+    elif facts.psf_known or (facts.missing == ("NominalResolution",)):
+        psf = f"from {facts.acquisition.trajectory}, readout and T2* of each tissue"
+    else:
+        psf = f"not known ({', '.join(facts.missing)} missing)"
+    lines.append(f"    references: {', '.join(wanted)}")
+    lines.append(f"    estimators: {', '.join(settings.pvc)}; PSF {psf}; atlas {settings.atlas}")
+    if series.receive_pair:
+        lines.append("    receive profile from " + " and ".join(_short(path, settings) for path in series.receive_pair))
+    return lines
+
+
+def _short(path: Path, settings: Settings) -> str:
+    return str(path.relative_to(settings.bids_dir)) if path.is_relative_to(settings.bids_dir) else str(path)

@@ -1,0 +1,150 @@
+"""The command ``sodium-prep-tools``: phantom studies, reconstruction and PSF by themselves, plans."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sodium_prep import __version__
+from sodium_prep.errors import SodiumPrepError, UsageError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``sodium-prep-tools`` with its sub-commands."""
+    parser = argparse.ArgumentParser(
+        prog="sodium-prep-tools", description="Tools around sodium-prep.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"sodium-prep {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_phantom(commands)
+    _add_recon(commands)
+    _add_psf(commands)
+    plan = commands.add_parser("plan", help="what sodium-prep would do with a data set, and from which files")
+    plan.add_argument("bids_dir", type=Path)
+    plan.add_argument("options", nargs=argparse.REMAINDER, help="options of sodium-prep")
+    plan.set_defaults(run=_plan)
+    demo = commands.add_parser("demo", help="a phantom study processed end to end, compared with its truth")
+    demo.add_argument("folder", type=Path)
+    demo.add_argument("--participants", type=int, default=2, metavar="N")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a sub-command and end the program with its exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        sys.exit(args.run(args))
+    except SodiumPrepError as error:
+        print(f"sodium-prep-tools: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    phantom = commands.add_parser("phantom", help="a BIDS study of digital heads with known concentrations")
+    add = phantom.add_argument
+    add("out", type=Path, help="folder of the new data set; its truth goes to OUT-truth")
+    add("--participants", type=int, default=2, metavar="N", help="in all (default: 2)")
+    add("--groups", default="control", metavar="A:B", help="groups, separated by colons (default: control)")
+    add("--effect", nargs="+", default=[], metavar="GROUP:REGION=PERCENT", help="change of a region in a group")
+    add("--sites", default="", metavar="A:B", help="names of sites, separated by colons")
+    add("--sessions", type=int, default=1, metavar="N")
+    add("--runs", type=int, default=1, metavar="N", help="repeat scans per session")
+    add("--preset", choices=["fast", "standard"], default="standard", help="4 mm or 3 mm nominal resolution")
+    add("--kspace", action="store_true", help="write k-space as ISMRMRD too")
+    add("--no-images", action="store_true", help="write no sodium images (with --kspace)")
+    add("--coils", type=int, default=1, metavar="N")
+    add("--vials", type=int, default=4, choices=range(5), metavar="N", help="0 to 4 (default: 4)")
+    add("--lesion", nargs="+", default=[], metavar="X,Y,Z,RADIUS,FACTOR", help="in template space, mm")
+    add("--wm-snr", type=float, default=20.0, metavar="SNR", help="0 for no noise (default: 20)")
+    add("--t1w-voxel", type=float, default=1.0, metavar="MM")
+    add("--t1w-bias", type=float, default=0.2, metavar="FRACTION")
+    add("--t1w-noise", type=float, default=0.03, metavar="FRACTION")
+    add("--off-resonance", type=float, default=0.0, metavar="HZ", help="largest frequency offset")
+    add("--seed", type=int, default=0)
+    add("--truth", type=Path, metavar="DIR", help="where the truth goes (default: OUT-truth)")
+    phantom.set_defaults(run=_phantom)
+
+
+def _add_recon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    recon = commands.add_parser("recon", help="reconstruct one ISMRMRD file by density-compensated gridding")
+    recon.add_argument("kspace", type=Path)
+    recon.add_argument("out", type=Path, help="image to write (.nii.gz); its noise map goes to OUT_stat-stderr")
+    recon.add_argument("--filter", choices=["none", "hamming"], default="none")
+    recon.set_defaults(run=_recon)
+
+
+def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    psf = commands.add_parser("psf", help="width of the point spread function of a protocol, per tissue")
+    psf.add_argument("--resolution", type=float, required=True, metavar="MM", help="nominal, 1 / (2 kmax)")
+    psf.add_argument("--readout", type=float, required=True, metavar="S", help="readout duration")
+    psf.add_argument("--trajectory", choices=["DA-3DPR", "3DPR", "TPI", "Cartesian"], default="DA-3DPR")
+    psf.add_argument("--linear-fraction", type=float, default=0.2, metavar="P")
+    psf.add_argument("--filter", choices=["none", "hamming"], default="none")
+    psf.add_argument("--echo-time", type=float, default=0.0005, metavar="S")
+    psf.add_argument("--field", type=float, default=3.0, metavar="T")
+    psf.set_defaults(run=_psf)
+
+
+def _recon(args: argparse.Namespace) -> int:
+    from sodium_prep.bids.outputs import write_nifti
+    from sodium_prep.recon.raw import read_ismrmrd
+    from sodium_prep.recon.reconstruct import reconstruct
+
+    if not args.out.name.endswith(".nii.gz"):
+        raise UsageError(args.out, "is not a .nii.gz file name", "Give one")
+    result = reconstruct(read_ismrmrd(args.kspace), args.filter)
+    write_nifti(args.out, result.image, result.affine)
+    noise = args.out.with_name(args.out.name.replace(".nii.gz", "_stat-stderr.nii.gz"))
+    write_nifti(noise, result.noise_sd, result.affine)
+    print(f"{args.out}  {noise}")
+    return 0
+
+
+def _psf(args: argparse.Namespace) -> int:
+    from sodium_prep.physics.acquisition import Acquisition
+    from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
+    from sodium_prep.pvc.psf import psf_fwhm_mm
+
+    acquisition = Acquisition(
+        echo_time_s=args.echo_time,
+        repetition_time_s=0.1,
+        flip_angle_deg=90.0,
+        field_strength_t=args.field,
+        trajectory=args.trajectory,
+        readout_duration_s=args.readout,
+        nominal_resolution_mm=(args.resolution,) * 3,
+        linear_fraction=args.linear_fraction,
+        kspace_filter=args.filter,
+    )
+    print("tissue          FWHM mm   / nominal")
+    for tissue in TISSUES:
+        width = psf_fwhm_mm(acquisition, tissue_relaxation(tissue, args.field))
+        print(f"{tissue:<14}{width:9.2f}{width / args.resolution:12.3f}")
+    return 0
+
+
+def _phantom(args: argparse.Namespace) -> int:
+    from sodium_prep.cli.phantom import make_phantom
+
+    return make_phantom(args)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from sodium_prep.cli.main import run
+
+    return run(
+        [str(args.bids_dir), str(args.bids_dir / "derivatives" / "plan"), "participant", "--dry-run", *args.options]
+    )
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from sodium_prep.cli.demo import run_demo
+
+    return run_demo(args.folder, args.participants)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Steps that write results into the output data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, TraitedSpec, traits
+
+from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_json, save_json
+
+MANIFEST = "outputs.json"
+"""File in a step's directory that lists what it wrote, so that lost outputs are noticed."""
+
+
+class _SaveInputSpec(StepInputSpec):
+    out_dir = traits.Directory(mandatory=True)
+    bids_dir = traits.Directory(mandatory=True)
+    participant = traits.Str(mandatory=True)
+    session = traits.Str("", usedefault=True)
+    sources = traits.List(traits.Str, desc="files that the results were made from")
+    links = traits.Dict(desc="derivative data sets by name")
+
+
+class _SaveOutputSpec(TraitedSpec):  # type: ignore[misc]
+    out_files = traits.List(traits.Str)
+
+
+class _Save(Step):
+    """Writes derivatives with their sidecars, and remembers them."""
+
+    output_spec = _SaveOutputSpec
+
+    def _start(self) -> None:
+        from sodium_prep.bids.outputs import OutputNames
+
+        inputs = self.inputs
+        self._written: list[Path] = []
+        self.names = OutputNames(Path(inputs.out_dir), inputs.participant, inputs.session or None)
+
+    def _uri(self, path: str | Path) -> str:
+        from sodium_prep.bids.outputs import bids_uri
+
+        roots = {"raw": Path(self.inputs.bids_dir), "": Path(self.inputs.out_dir)}
+        roots |= {name: Path(root) for name, root in (self.inputs.links or {}).items()}
+        try:
+            return bids_uri(Path(path), roots)
+        except ValueError:
+            return Path(path).name
+
+    def _sidecar(self, path: Path, description: str, **fields: Any) -> None:
+        from sodium_prep.bids.outputs import derivative_sidecar, json_beside, write_json
+
+        sources = [self._uri(source) for source in self.inputs.sources or []]
+        content = derivative_sidecar(description=description, sources=sources, **fields)
+        self._written.append(write_json(json_beside(path), content))
+
+    def _image(self, path: Path, source: str, description: str, *, template: bool = False, **fields: Any) -> None:
+        from sodium_prep.bids.outputs import SCANNER_SPACE, TEMPLATE_SPACE, write_nifti
+
+        data, affine = load_image(source)
+        self._written.append(write_nifti(path, data, affine, TEMPLATE_SPACE if template else SCANNER_SPACE))
+        self._sidecar(path, description, **fields)
+
+    def _copy(self, path: Path, source: str) -> None:
+        from sodium_prep.bids.outputs import copy_file
+
+        self._written.append(copy_file(Path(source), path))
+
+    def _finish(self) -> None:
+        files = [str(path) for path in self._written]
+        self._results["out_files"] = files
+        save_json(Path.cwd() / MANIFEST, {"files": files})
+
+
+class SaveAnatomy(_Save):
+    """The anatomical derivatives of a session."""
+
+    class input_spec(_SaveInputSpec):
+        contrast = traits.Str(mandatory=True)
+        atlas = traits.Str(mandatory=True)
+        t1w = File(exists=True, mandatory=True)
+        brain_mask = File(exists=True, mandatory=True)
+        gm = File(exists=True, mandatory=True)
+        wm = File(exists=True, mandatory=True)
+        csf = File(exists=True, mandatory=True)
+        labels = File(exists=True, mandatory=True)
+        to_template = File(exists=True)
+        from_template = File(exists=True)
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from sodium_prep.atlas.bundled import TEMPLATE_NAME
+        from sodium_prep.bids.outputs import write_nifti
+
+        self._start()
+        names, inputs = self.names, self.inputs
+        self._image(names.preproc_anat(inputs.contrast), inputs.t1w, "Bias-corrected image", skull_stripped=False)
+        self._image(names.brain_mask(), inputs.brain_mask, "Brain mask", extra={"Type": "Brain"})
+        for tissue in ("GM", "WM", "CSF"):
+            self._image(names.probseg(tissue), getattr(inputs, tissue.lower()), f"Fraction of {tissue} in each voxel")
+        fractions = [load_image(getattr(inputs, t))[0] for t in ("gm", "wm", "csf")]
+        affine = load_image(inputs.gm)[1]
+        largest = np.where(sum(fractions) > 0.5, np.argmax(fractions, axis=0) + 1, 0).astype(np.uint8)
+        self._written.append(write_nifti(names.dseg(), largest, affine))
+        self._sidecar(names.dseg(), "Tissue with the largest fraction: 1 GM, 2 WM, 3 CSF")
+        self._image(names.atlas_dseg(atlas_label(inputs.atlas)), inputs.labels, f"Labels of the atlas {inputs.atlas}")
+        if inputs.to_template:
+            self._copy(names.template_xfm("T1w", TEMPLATE_NAME), inputs.to_template)
+        if inputs.from_template:
+            self._copy(names.template_xfm(TEMPLATE_NAME, "T1w"), inputs.from_template)
+        self._finish()
+        return runtime
+
+
+class SaveScan(_Save):
+    """The table, maps, calibration, figures and quality record of one sodium series."""
+
+    class input_spec(_SaveInputSpec):
+        acq = traits.Str("", usedefault=True)
+        suffix = traits.Str("PDw", usedefault=True)
+        rec = traits.Str(mandatory=True)
+        contrast = traits.Str(mandatory=True)
+        atlas = traits.Str(mandatory=True)
+        acquisition = traits.Dict(mandatory=True)
+        sodium = File(exists=True, mandatory=True)
+        transform = File(exists=True, mandatory=True)
+        table = File(exists=True, mandatory=True)
+        calibration = File(exists=True, mandatory=True)
+        tsc = File(exists=True)
+        tsc_stderr = File(exists=True)
+        tsc_t1w = File(exists=True)
+        tsc_template = File(exists=True)
+        quality = File(exists=True, mandatory=True, desc="quality record with what the page needs")
+        figures = traits.List(File(exists=True), desc="named <section>.svg")
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from sodium_prep.bids.outputs import json_beside, write_json, write_tsv
+        from sodium_prep.regional.summary import CALIBRATION_COLUMNS
+        from sodium_prep.regional.table import TABLE_COLUMNS
+
+        self._start()
+        names, inputs, acq = self.names, self.inputs, self.inputs.acq or None
+        quality, calibration = load_json(inputs.quality), load_json(inputs.calibration)
+        method = {
+            "Acquisition": inputs.acquisition,
+            "PointSpreadFunction": quality["report"]["psf"],
+            "Relaxation": quality["report"]["relaxation"],
+            "Reference": quality["report"]["primary"],
+        }
+        image = names.sodium_image(acq, None, inputs.rec, inputs.suffix)
+        text = "Sodium image on its native grid, noise floor and receive profile removed where they are known"
+        self._image(image, inputs.sodium, text, units="arbitrary", skull_stripped=False)
+        self._copy(names.sodium_xfm(acq), inputs.transform)
+        self._maps(acq, method)
+        table = names.table(acq, None, atlas_label(inputs.atlas))
+        self._copy(table, inputs.table)
+        self._written.append(write_json(json_beside(table), TABLE_COLUMNS | {"Methods": method}))
+        lines = names.calibration(acq)
+        self._written.append(write_tsv(lines, calibration["references"], list(CALIBRATION_COLUMNS)))
+        self._written.append(write_json(json_beside(lines), CALIBRATION_COLUMNS | {"Lines": calibration["lines"]}))
+        for figure in inputs.figures or []:
+            self._copy(names.figure(Path(figure).stem, "figure", acq=acq), figure)
+        self._written.append(write_json(names.path("qc", ".json", acq=acq), quality))
+        self._finish()
+        return runtime
+
+    def _maps(self, acq: str | None, method: dict[str, Any]) -> None:
+        from sodium_prep.atlas.bundled import TEMPLATE_NAME
+
+        names, inputs = self.names, self.inputs
+        text = "Total sodium concentration, not corrected for partial volume"
+        if inputs.tsc:
+            self._image(names.tsc_map(acq), inputs.tsc, text, units="mmol/L", extra=method)
+        if inputs.tsc_stderr:
+            path = names.tsc_map(acq, stat="stderr")
+            self._image(path, inputs.tsc_stderr, f"Standard error: {text.lower()}", units="mmol/L", extra=method)
+        if inputs.tsc_t1w:
+            reference = self._uri(names.preproc_anat(inputs.contrast))
+            path = names.tsc_map(acq, space="T1w")
+            fields = {"space": "T1w", "spatial_reference": reference, "extra": method}
+            self._image(path, inputs.tsc_t1w, text, units="mmol/L", **fields)
+        if inputs.tsc_template:
+            path = names.tsc_map(acq, space=TEMPLATE_NAME)
+            fields = {"space": TEMPLATE_NAME, "extra": method}
+            self._image(path, inputs.tsc_template, text, template=True, units="mmol/L", **fields)
+
+
+def atlas_label(atlas: str) -> str:
+    """The atlas as a BIDS label: its name, or that of its file, in letters and digits."""
+    stem = Path(atlas).name.removesuffix(".gz").removesuffix(".nii")
+    return "".join(sign for sign in stem.title() if sign.isalnum() and sign.isascii()) or "custom"

@@ -1,0 +1,196 @@
+"""Steps from the corrected sodium image to concentrations: calibration, regions, maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, TraitedSpec, traits
+
+from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, save_image, save_json
+from sodium_prep.interfaces.sodium import acquisition_from, load_noise
+
+
+class Quantify(Step):
+    """Calibration by every reference, regional signals through the acquisition, table and maps."""
+
+    class input_spec(StepInputSpec):
+        in_file = File(exists=True, mandatory=True, desc="sodium image, native grid")
+        noise_file = File(exists=True, mandatory=True)
+        stored_files = traits.List(File(exists=True), desc="images as the scanner stored them, for clipping")
+        transform = File(exists=True, mandatory=True, desc="sodium to anatomy")
+        t1w = File(exists=True, mandatory=True)
+        brain_mask = File(exists=True, mandatory=True)
+        head_mask = File(exists=True, mandatory=True)
+        gm = File(exists=True, mandatory=True)
+        wm = File(exists=True, mandatory=True)
+        csf = File(exists=True, mandatory=True)
+        labels = File(exists=True, mandatory=True)
+        b1_plus = File(exists=True, desc="transmit field relative to nominal, any grid")
+        b1_units = traits.Str("", usedefault=True)
+        atlas = traits.Str("desikan-killiany", usedefault=True)
+        acquisition = traits.Dict(mandatory=True)
+        psf_known = traits.Bool(mandatory=True)
+        psf_fwhm_mm = traits.Float(desc="a Gaussian PSF in place of the computed one")
+        vials = traits.List(traits.Dict, mandatory=True, desc="fields of ReferenceGeometry")
+        vials_placed = traits.Bool(mandatory=True)
+        references = traits.List(traits.Str, mandatory=True)
+        estimators = traits.List(traits.Str, mandatory=True)
+
+    class output_spec(TraitedSpec):  # type: ignore[misc]
+        table = File()
+        calibration = File(desc="references and lines, JSON")
+        tsc = File(desc="mM, native grid; absent without any reference")
+        tsc_stderr = File()
+        residual = File(desc="image minus model over the expected noise, native grid")
+        report_file = File()
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from sodium_prep.atlas.bundled import load_atlas
+        from sodium_prep.atlas.user import find_atlas
+        from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
+        from sodium_prep.regional.scan import expected_eyes, quantify_scan
+
+        atlas = find_atlas(self.inputs.atlas)
+        labels, affine = load_image(self.inputs.labels)
+        compartments = self._compartments(labels, affine, atlas.table)
+        scan = self._scan(affine)
+        bundled = load_atlas()
+        eyes = expected_eyes(labels, affine, bundled.labels, bundled.affine) if atlas.name == bundled.name else []
+        to_sodium = np.linalg.inv(scan.sodium_to_t1w)
+        relaxations = {tissue: tissue_relaxation(tissue, scan.acquisition.field_strength_t) for tissue in TISSUES}
+        result = quantify_scan(
+            scan,
+            compartments,
+            relaxations,
+            vials=[_geometry(fields) for fields in self.inputs.vials],
+            vials_placed=self.inputs.vials_placed,
+            eyes_mm=[to_sodium[:3, :3] @ eye + to_sodium[:3, 3] for eye in eyes],
+            references=self.inputs.references,
+            estimators=self.inputs.estimators,
+        )
+        self._write(result, scan, relaxations)
+        return runtime
+
+    def _compartments(self, labels: Any, affine: Any, table: Any) -> Any:
+        from sodium_prep.pvc.compartments import build_compartments
+
+        gm, wm, csf = (load_image(getattr(self.inputs, t))[0].astype("float32") for t in ("gm", "wm", "csf"))
+        return build_compartments(
+            gm,
+            wm,
+            csf,
+            load_image(self.inputs.brain_mask)[0] > 0,
+            load_image(self.inputs.head_mask)[0] > 0,
+            load_image(self.inputs.t1w)[0].astype("float32"),
+            labels.astype("int32"),
+            table,
+            affine,
+        )
+
+    def _scan(self, t1w_affine: Any) -> Any:
+        import numpy as np
+
+        from sodium_prep.anat.transforms import read_itk_affine
+        from sodium_prep.pvc.psf import PsfModel
+        from sodium_prep.quant.references import clipped_voxels
+        from sodium_prep.regional.scan import Scan, mask_on_grid
+
+        image, affine = load_image(self.inputs.in_file)
+        acquisition = acquisition_from(self.inputs.acquisition)
+        psf = PsfModel("acquisition", acquisition) if self.inputs.psf_known else None
+        if self.inputs.psf_fwhm_mm:
+            psf = PsfModel("gaussian", fwhm_mm=self.inputs.psf_fwhm_mm)
+        clipped = np.zeros(image.shape, dtype=bool)
+        for path in self.inputs.stored_files or []:
+            stored = load_image(path)[0]
+            if stored.shape == image.shape:
+                clipped |= clipped_voxels(stored)
+        matrix = read_itk_affine(Path(self.inputs.transform))
+        head = mask_on_grid(load_image(self.inputs.head_mask)[0] > 0, t1w_affine, matrix, image.shape, affine)
+        return Scan(
+            image,
+            affine,
+            matrix,
+            load_noise(self.inputs.noise_file),
+            acquisition,
+            psf,
+            head,
+            clipped,
+            self._b1_plus(image.shape, affine),
+            Path(self.inputs.in_file).name,
+        )
+
+    def _b1_plus(self, shape: Any, affine: Any) -> Any:
+        if not self.inputs.b1_plus:
+            return None
+        import numpy as np
+
+        from sodium_prep.bids.images import load_checked
+        from sodium_prep.quant.b1 import relative_b1_plus
+        from sodium_prep.quant.receive import resample_profile
+
+        data, map_affine = load_checked(Path(self.inputs.b1_plus))
+        flip = self.inputs.acquisition["flip_angle_deg"]
+        kappa = relative_b1_plus(data, self.inputs.b1_units, nominal_flip_deg=flip, where=self.inputs.b1_plus)
+        # Voxels without a measurement (air) count as nominal, so that they spoil no neighbour.
+        return resample_profile(np.nan_to_num(kappa, nan=1.0), map_affine, shape, affine)
+
+    def _write(self, result: Any, scan: Any, relaxations: Any) -> None:
+        import numpy as np
+
+        from sodium_prep.bids.writers import write_tsv
+        from sodium_prep.regional.summary import calibration_record, scan_metrics
+        from sodium_prep.regional.table import TABLE_COLUMNS
+
+        write_tsv(self.out_path("table", "tsc.tsv"), result.table, list(TABLE_COLUMNS))
+        save_json(self.out_path("calibration", "calibration.json"), calibration_record(result, scan))
+        if result.tsc is not None:
+            save_image(self.out_path("tsc", "tsc.nii"), result.tsc, scan.affine)
+            save_image(self.out_path("tsc_stderr", "tsc_stderr.nii"), result.tsc_stderr, scan.affine)
+        noise = np.where(scan.noise.sd > 0, scan.noise.sd, np.nan)
+        save_image(self.out_path("residual", "residual.nii"), result.signals.residual / noise, scan.affine)
+        save_json(self.out_path("report_file", "quantify.json"), scan_metrics(result, scan, relaxations))
+
+
+class ResampleMap(Step):
+    """A native map in another space, through all transforms with one interpolation."""
+
+    class input_spec(StepInputSpec):
+        in_file = File(exists=True, mandatory=True)
+        reference = File(exists=True, desc="image whose grid is wanted; the template's if not given")
+        transforms = traits.List(File(exists=True), mandatory=True, desc="from the image on, in the order they are met")
+
+    class output_spec(TraitedSpec):  # type: ignore[misc]
+        out_file = File()
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from sodium_prep.anat.ants import apply_transforms
+        from sodium_prep.atlas.bundled import load_template
+
+        data, affine = load_image(self.inputs.in_file)
+        if self.inputs.reference:
+            grid, grid_affine = load_image(self.inputs.reference)
+            shape = grid.shape
+        else:
+            template = load_template()
+            shape, grid_affine = template.t1w.shape, template.affine
+        known = np.nan_to_num(data.astype(np.float32))
+        paths = [Path(path) for path in self.inputs.transforms]
+        out = apply_transforms(known, affine, shape, grid_affine, paths, interpolation="Linear")
+        save_image(self.out_path("out_file", "resampled.nii"), out, grid_affine)
+        return runtime
+
+
+def _geometry(fields: dict[str, Any]) -> Any:
+    """A ReferenceGeometry from the plain values that a node can hold."""
+    from sodium_prep.physics.relaxation import Relaxation
+    from sodium_prep.quant.geometry import ReferenceGeometry
+
+    relaxation = Relaxation(**fields["relaxation"]) if fields.get("relaxation") else None
+    centre, axis = tuple(fields["centre_mm"]), tuple(fields["axis"])
+    return ReferenceGeometry(**{**fields, "centre_mm": centre, "axis": axis, "relaxation": relaxation})

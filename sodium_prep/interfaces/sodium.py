@@ -1,0 +1,202 @@
+"""Steps from scanner data to one corrected sodium image and its place in the head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
+
+from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, save_image, save_json
+
+
+class _ImageOutputSpec(TraitedSpec):  # type: ignore[misc]
+    out_file = File(desc="sodium image")
+    noise_file = File(desc="standard deviation (sd) and power spectrum (psd) of the noise")
+    report_file = File(desc="what was done and found")
+
+
+class ReconstructKspace(Step):
+    """Density-compensated gridding of one k-space file."""
+
+    class input_spec(StepInputSpec):
+        in_file = File(exists=True, mandatory=True, desc="ISMRMRD file")
+        kspace_filter = traits.Enum("none", "hamming", usedefault=True)
+
+    output_spec = _ImageOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from sodium_prep.recon.raw import read_ismrmrd
+        from sodium_prep.recon.reconstruct import reconstruct
+
+        result = reconstruct(read_ismrmrd(Path(self.inputs.in_file)), self.inputs.kspace_filter)
+        save_image(self.out_path("out_file", "sodium.nii"), result.image, result.affine)
+        save_noise(self.out_path("noise_file", "noise.npz"), result.noise_sd, result.noise_psd)
+        report = {
+            "method": "gridding",
+            "kspace_filter": result.kspace_filter,
+            "n_coils": result.n_coils,
+            "noise_from_scan": result.noise_from_scan,
+            "noise_sd": float(result.noise_sd.mean()),
+            "floor": "zero-mean",
+            "floor_corrected": False,
+            "clipped_fraction": 0.0,
+        }
+        save_json(self.out_path("report_file", "image.json"), report)
+        return runtime
+
+
+class CleanVendorImage(Step):
+    """A scanner's image with its noise measured in air, and a Rician floor removed where its law is known."""
+
+    class input_spec(StepInputSpec):
+        in_file = File(exists=True, mandatory=True, desc="sodium image of the scanner")
+        acquisition = traits.Dict(mandatory=True, desc="fields of Acquisition")
+        psf_known = traits.Bool(mandatory=True, desc="whether trajectory, readout, resolution and filter are known")
+
+    output_spec = _ImageOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from sodium_prep.bids.images import load_checked
+        from sodium_prep.quant.references import clipped_voxels
+        from sodium_prep.quant.vendor import clean_vendor_image
+
+        image, affine = load_checked(Path(self.inputs.in_file))
+        known = acquisition_from(self.inputs.acquisition) if self.inputs.psf_known else None
+        cleaned = clean_vendor_image(image, affine, known, self.inputs.in_file)
+        save_image(self.out_path("out_file", "sodium.nii"), cleaned.image, affine)
+        save_noise(self.out_path("noise_file", "noise.npz"), cleaned.noise_sd, cleaned.noise_psd, image.shape)
+        report = {
+            "method": "vendor",
+            "noise_sd": cleaned.noise_sd,
+            "floor": cleaned.floor.law if cleaned.floor else "not measured",
+            "floor_mean": cleaned.floor.mean if cleaned.floor else None,
+            "floor_corrected": cleaned.corrected,
+            "clipped_fraction": float(clipped_voxels(image).mean()),
+        }
+        save_json(self.out_path("report_file", "image.json"), report)
+        return runtime
+
+
+class AverageRuns(Step):
+    """Repeat scans registered to the first and averaged."""
+
+    class input_spec(StepInputSpec):
+        in_files = InputMultiObject(File(exists=True), mandatory=True)
+        noise_files = InputMultiObject(File(exists=True), mandatory=True)
+        seed = traits.Int(42, usedefault=True)
+
+    output_spec = _ImageOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from sodium_prep.anat.ants import AntsSettings
+        from sodium_prep.anat.coreg import register_runs
+        from sodium_prep.recon.resample import average_runs
+
+        images, affines = zip(*(load_image(path) for path in self.inputs.in_files), strict=True)
+        noises = [load_noise(path) for path in self.inputs.noise_files]
+        matrices = register_runs(images, affines, settings=AntsSettings(seed=self.inputs.seed))
+        mean, sd = average_runs(images, affines, matrices, [noise.sd for noise in noises])
+        save_image(self.out_path("out_file", "sodium.nii"), mean, affines[0])
+        save_noise(self.out_path("noise_file", "noise.npz"), sd, noises[0].spectrum)
+        shifts = [float(np.linalg.norm(matrix[:3, 3])) for matrix in matrices]
+        save_json(self.out_path("report_file", "runs.json"), {"n_runs": len(images), "run_shift_mm": shifts})
+        return runtime
+
+
+class CorrectReceive(Step):
+    """The receive profile of an array taken off, from the ratio of array to volume coil."""
+
+    class input_spec(StepInputSpec):
+        in_file = File(exists=True, mandatory=True)
+        noise_file = File(exists=True, mandatory=True)
+        body = File(exists=True, mandatory=True, desc="volume coil")
+        head = File(exists=True, mandatory=True, desc="array coil")
+
+    class output_spec(_ImageOutputSpec):
+        profile_file = File(desc="profile on the sodium grid")
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from sodium_prep.bids.images import load_checked
+        from sodium_prep.quant.receive import divide_profile, receive_profile, resample_profile
+
+        image, affine = load_image(self.inputs.in_file)
+        noise = load_noise(self.inputs.noise_file)
+        head, pair_affine = load_checked(Path(self.inputs.head))
+        body, _ = load_checked(Path(self.inputs.body))
+        found = receive_profile(head, body, pair_affine, where=self.inputs.head)
+        profile = resample_profile(found.values, found.affine, image.shape, affine)
+        corrected, sd = divide_profile(image, noise.sd, profile)
+        save_image(self.out_path("out_file", "sodium.nii"), corrected, affine)
+        save_image(self.out_path("profile_file", "profile.nii"), profile, affine)
+        save_noise(self.out_path("noise_file", "noise.npz"), sd, noise.spectrum)
+        report = {
+            "receive_pair": [Path(self.inputs.body).name, Path(self.inputs.head).name],
+            "receive_range": [float(profile.min()), float(profile.max())],
+            "receive_residual": found.relative_residual,
+        }
+        save_json(self.out_path("report_file", "receive.json"), report)
+        return runtime
+
+
+class RegisterSodium(Step):
+    """Rigid registration of the sodium image to the anatomical image."""
+
+    class input_spec(StepInputSpec):
+        in_file = File(exists=True, mandatory=True)
+        t1w = File(exists=True, mandatory=True)
+        brain_mask = File(exists=True, mandatory=True)
+        seed = traits.Int(42, usedefault=True)
+        n_threads = traits.Int(1, usedefault=True)
+
+    class output_spec(TraitedSpec):  # type: ignore[misc]
+        out_file = File(desc="ITK transform that resamples sodium onto the anatomical image")
+        report_file = File()
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from sodium_prep.anat.ants import AntsSettings
+        from sodium_prep.anat.coreg import register_sodium
+        from sodium_prep.anat.transforms import write_itk_affine
+
+        sodium, sodium_affine = load_image(self.inputs.in_file)
+        t1w, affine = load_image(self.inputs.t1w)
+        brain = load_image(self.inputs.brain_mask)[0] > 0
+        settings = AntsSettings(n_threads=self.inputs.n_threads, seed=self.inputs.seed)
+        found = register_sodium(sodium, sodium_affine, t1w, affine, brain, settings=settings)
+        write_itk_affine(self.out_path("out_file", "sodium_to_t1w.txt"), found.sodium_to_t1w)
+        report = {
+            "reg_nmi": found.nmi,
+            "reg_nmi_header": found.nmi_header,
+            "reg_shift_mm": found.shift_mm,
+            "reg_rotation_deg": found.turn_deg,
+            "reg_starts": found.n_starts,
+        }
+        save_json(self.out_path("report_file", "registration.json"), report)
+        return runtime
+
+
+def acquisition_from(fields: dict[str, Any]) -> Any:
+    """An Acquisition from the plain values that a node can hold."""
+    from sodium_prep.physics.acquisition import Acquisition
+
+    return Acquisition(**{**fields, "nominal_resolution_mm": tuple(fields["nominal_resolution_mm"])})
+
+
+def save_noise(path: Path, sd: Any, spectrum: Any, shape: Any = None) -> None:
+    """Write a noise model; a single standard deviation is spread over the shape."""
+    import numpy as np
+
+    values = np.broadcast_to(np.asarray(sd, dtype=np.float32), np.shape(sd) if shape is None else shape)
+    np.savez(path, sd=values, psd=np.asarray(spectrum, dtype=np.float32))
+
+
+def load_noise(path: str) -> Any:
+    """Read a noise model."""
+    import numpy as np
+
+    from sodium_prep.pvc.noise import Noise
+
+    with np.load(path, allow_pickle=False) as data:
+        return Noise(data["sd"], data["psd"])

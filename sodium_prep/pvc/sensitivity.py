@@ -1,0 +1,127 @@
+"""What a fitted sodium image would look like if something assumed were slightly different.
+
+Each function gives derivatives of the predicted image. Through :meth:`RegionFit.response` they become derivatives of
+the regional values: a model that is off by ``dB`` shifts them by ``-(Q B^T)^-1 Q dB^T t``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from sodium_prep.physics.relaxation import Relaxation, Tissue
+from sodium_prep.pvc.psf import PsfModel
+
+HEAD_RADIUS_MM: Final = 60.0
+"""Lever at which a rotation moves the cortex by its millimetre."""
+T2STAR_PARAMETERS: Final = {
+    "t2star_fast_s": "t2star_fast_sd_s",
+    "t2star_slow_s": "t2star_slow_sd_s",
+    "fraction_fast": "fraction_fast_sd",
+}
+RELATIVE_STEP: Final = 1e-3
+
+
+def _frequencies(shape: tuple[int, ...], voxel_mm: NDArray[np.floating]) -> list[NDArray[np.float64]]:
+    """Frequencies of rfftn along each axis in 1/mm, shaped to broadcast; those without a mirror image are zeroed."""
+    axes = [np.fft.fftfreq(shape[0], voxel_mm[0]), np.fft.fftfreq(shape[1], voxel_mm[1])]
+    axes.append(np.fft.rfftfreq(shape[2], voxel_mm[2]))
+    for axis, n in zip(axes, shape, strict=True):
+        if n % 2 == 0:
+            axis[n // 2] = 0.0
+    return [axis.reshape([-1 if a == i else 1 for a in range(3)]) for i, axis in enumerate(axes)]
+
+
+def motion_derivatives(
+    prediction: NDArray[np.floating], voxel_mm: NDArray[np.floating], centre: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Change of an image per millimetre of six rigid motions.
+
+    Parameters
+    ----------
+    prediction : (X, Y, Z)
+        Image.
+    voxel_mm : (3,)
+        Voxel size.
+    centre : (3,)
+        Voxel about which to rotate.
+
+    Returns
+    -------
+    (6, X, Y, Z): three shifts along the image axes, and three rotations about them that move points at 60 mm by 1 mm.
+    """
+    spectrum = scipy.fft.rfftn(np.asarray(prediction, np.float32))
+    k = _frequencies(prediction.shape, voxel_mm)
+    gradient = [scipy.fft.irfftn(spectrum * (2j * np.pi * f), prediction.shape) for f in k]
+    lever = [
+        ((np.arange(n) - c) * v / HEAD_RADIUS_MM).reshape([-1 if a == i else 1 for a in range(3)])
+        for i, (n, c, v) in enumerate(zip(prediction.shape, centre, voxel_mm, strict=True))
+    ]
+    turns = [lever[a] * gradient[b] - lever[b] * gradient[a] for a, b in ((1, 2), (2, 0), (0, 1))]
+    return np.stack([-g for g in gradient] + turns).astype(np.float32)
+
+
+def transfer_ratios(
+    shape: tuple[int, int, int],
+    voxel_mm: NDArray[np.floating],
+    psf: PsfModel,
+    relaxations: Mapping[Tissue, Relaxation],
+) -> dict[tuple[Tissue, str], NDArray[np.float32]]:
+    """Relative change of each tissue's transfer function per unit of its T2* parameters.
+
+    Parameters
+    ----------
+    shape, voxel_mm
+        Native grid.
+
+    Returns
+    -------
+    By tissue and parameter, on the frequencies of ``rfftn``. Empty for a Gaussian PSF; a parameter without uncertainty
+    is left out.
+    """
+    out: dict[tuple[Tissue, str], NDArray[np.float32]] = {}
+    if psf.kind != "acquisition":
+        return out
+    k = np.stack(np.broadcast_arrays(*_frequencies(shape, voxel_mm)), axis=-1)
+    for tissue, relaxation in relaxations.items():
+        centre = psf.mtf(k, relaxation)
+        for name, sd in T2STAR_PARAMETERS.items():
+            value = float(getattr(relaxation, name))
+            if getattr(relaxation, sd) == 0.0 or value == 0.0:
+                continue
+            step = RELATIVE_STEP * value
+            high, low = (psf.mtf(k, _changed(relaxation, name, sign * step)) for sign in (1.0, -1.0))
+            ratio = (high - low) / (2.0 * step * np.where(centre > 0.0, centre, np.inf))
+            out[tissue, name] = ratio.astype(np.float32)
+    return out
+
+
+def _changed(relaxation: Relaxation, name: str, step: float) -> Relaxation:
+    changes: dict[str, Any] = {name: float(getattr(relaxation, name)) + step}
+    return replace(relaxation, **changes)
+
+
+def transfer_derivatives(
+    predictions: Mapping[Tissue, NDArray[np.floating]], ratios: Mapping[tuple[Tissue, str], NDArray[np.float32]]
+) -> Iterator[NDArray[np.float32]]:
+    """Change of the image per unit of each T2* parameter, through the shape of the PSF alone.
+
+    Parameters
+    ----------
+    predictions
+        Part of the predicted image that each tissue makes, (X, Y, Z).
+    ratios
+        From :func:`transfer_ratios`.
+
+    Yields
+    ------
+    One derivative image for each of the ratios, in their order.
+    """
+    spectra = {tissue: scipy.fft.rfftn(np.asarray(image, np.float32)) for tissue, image in predictions.items()}
+    for (tissue, _), ratio in ratios.items():
+        yield np.asarray(scipy.fft.irfftn(spectra[tissue] * ratio, predictions[tissue].shape), np.float32)

@@ -1,0 +1,71 @@
+"""Density-compensated gridding: samples of k-space to an image in signal per mm^3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sodium_prep.physics.acquisition import FilterName
+from sodium_prep.physics.readout import filter_window
+from sodium_prep.recon.nufft import Nufft
+from sodium_prep.recon.trajectory import Trajectory
+
+
+def _filtered_weights(trajectory: Trajectory, kspace_filter: FilterName) -> NDArray[np.float64]:
+    """Density compensation times filter window, (n_spokes or 1, n_samples)."""
+    if kspace_filter == "none":
+        return trajectory.weights_mm3
+    k_rel = trajectory.k_relative
+    if trajectory.weights_mm3.shape[0] == 1:
+        k_rel = k_rel.mean(axis=0, keepdims=True)
+    return trajectory.weights_mm3 * filter_window(k_rel, kspace_filter)
+
+
+def grid_image(
+    kspace: NDArray[np.complexfloating[Any]],
+    trajectory: Trajectory,
+    shape: tuple[int, int, int],
+    voxel_mm: tuple[float, float, float],
+    kspace_filter: FilterName = "none",
+    dtype: type[np.complex64] | type[np.complex128] = np.complex64,
+) -> NDArray[np.complexfloating[Any]]:
+    """Image of every coil, ``x(r) = sum_j w_j y_j exp(+2 pi i k_j . r)``.
+
+    Parameters
+    ----------
+    kspace
+        (coils, spokes, samples).
+    trajectory
+        With the density compensation w.
+    shape, voxel_mm
+        Grid of the image; the phase of every k is zero at voxel ``N // 2``.
+    kspace_filter
+        Window multiplied onto the samples.
+
+    Returns
+    -------
+    (coils, X, Y, Z); an object of spin density rho has the value rho (times decay), whatever the grid.
+    """
+    operator = Nufft(trajectory.k_per_mm.reshape(-1, 3), shape, voxel_mm, dtype)
+    weights = _filtered_weights(trajectory, kspace_filter).astype(np.empty(0, dtype).real.dtype)
+    images = np.empty((len(kspace), *shape), dtype=dtype)
+    for coil, samples in enumerate(kspace):
+        images[coil] = operator.adjoint((samples * weights).ravel())
+    return images
+
+
+def gridding_noise_sd(sigma: float, trajectory: Trajectory, kspace_filter: FilterName = "none") -> float:
+    """Standard deviation of the gridded image's real part (and of its imaginary part), the same in every voxel.
+
+    ``sigma sqrt(sum_j w_j^2)`` with the filter in w.
+
+    Parameters
+    ----------
+    sigma
+        Standard deviation of the real (and of the imaginary) part of one sample.
+    """
+    weights = _filtered_weights(trajectory, kspace_filter)
+    repeats = trajectory.n_spokes / weights.shape[0]
+    return float(sigma * np.sqrt(repeats * np.sum(weights**2)))

@@ -1,0 +1,85 @@
+"""Spatial correlation of the noise in a reconstructed image."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sodium_prep.physics.acquisition import Acquisition, FilterName
+from sodium_prep.physics.readout import filter_window
+from sodium_prep.recon.trajectory import Trajectory, linear_fraction_of
+
+FloatArray = NDArray[np.float64]
+
+
+def _relative_frequencies(
+    shape: tuple[int, int, int], voxel_mm: tuple[float, float, float], kmax_per_mm: tuple[float, float, float]
+) -> tuple[FloatArray, FloatArray]:
+    """Radius and largest component of every discrete frequency, relative to kmax."""
+    x, y, z = (
+        np.abs(np.fft.fftfreq(n, v) / k).reshape([-1 if a == axis else 1 for a in range(3)])
+        for axis, (n, v, k) in enumerate(zip(shape, voxel_mm, kmax_per_mm, strict=True))
+    )
+    return np.sqrt(x**2 + y**2 + z**2), np.maximum(np.maximum(x, y), z)
+
+
+def noise_power_spectrum(
+    shape: tuple[int, int, int], voxel_mm: tuple[float, float, float], acquisition: Acquisition
+) -> NDArray[np.float32]:
+    """Power spectrum of the noise in a gridded image, from the parameters of its acquisition.
+
+    A gridded sample enters with weight w where the density of samples is 1 / w, so the noise power at k is
+    proportional to ``w(k) window(k)^2``: with density-adapted readouts white from k0 on and falling as ``k^2`` below
+    (Nagel et al., MRM 2009;62:1565), at constant speed ``k^2`` throughout, white for a Cartesian acquisition. The
+    covariance of the noise in voxels r, s is ``sd(r) sd(s) C(r - s)`` where C is the inverse discrete Fourier transform
+    (``numpy.fft.ifftn``) of this spectrum. The spectrum has zeros, so it cannot be inverted as it is.
+
+    Parameters
+    ----------
+    shape, voxel_mm
+        Grid of the image.
+    acquisition
+        Trajectory, resolution, linear fraction and filter are used. An unknown filter raises ValueError.
+
+    Returns
+    -------
+    (X, Y, Z) float32 in the order of ``numpy.fft.fftn``, with mean 1.
+    """
+    k_rel, largest = _relative_frequencies(shape, voxel_mm, acquisition.kmax_per_mm)
+    window = filter_window(np.minimum(k_rel, 1.0), acquisition.kspace_filter)
+    if acquisition.trajectory == "Cartesian":
+        power = np.where(largest <= 1.0, window**2, 0.0)
+    else:
+        fraction = linear_fraction_of(acquisition.trajectory, acquisition.linear_fraction)
+        power = np.where(k_rel <= 1.0, (np.minimum(k_rel, fraction) * window) ** 2, 0.0)
+    return np.asarray(power / power.mean(), dtype=np.float32)
+
+
+def trajectory_noise_spectrum(
+    shape: tuple[int, int, int],
+    voxel_mm: tuple[float, float, float],
+    trajectory: Trajectory,
+    kspace_filter: FilterName = "none",
+) -> NDArray[np.float32]:
+    """Like :func:`noise_power_spectrum`, from the density compensation of a trajectory.
+
+    Parameters
+    ----------
+    shape, voxel_mm
+        Grid of the image.
+    trajectory
+        Centre-out spokes.
+    kspace_filter
+        ``none`` or ``hamming``.
+    """
+    k_rel, _ = _relative_frequencies(shape, voxel_mm, (trajectory.kmax_per_mm,) * 3)
+    if trajectory.linear_fraction is not None:
+        root = np.minimum(k_rel, trajectory.linear_fraction)
+    else:
+        # The square root is linear in k near the centre; the last sample carries half of its cell only.
+        weights = np.sqrt(np.maximum(trajectory.weights_mm3.mean(axis=0), 0.0))
+        weights[-1] = weights[-2]
+        root = np.interp(k_rel, trajectory.k_relative.mean(axis=0), weights)
+    window = filter_window(np.minimum(k_rel, 1.0), kspace_filter)
+    power = np.where(k_rel <= 1.0, (root * window) ** 2, 0.0)
+    return np.asarray(power / power.mean(), dtype=np.float32)

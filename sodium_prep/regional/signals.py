@@ -1,0 +1,344 @@
+"""Signal of every region by every estimator, with each of its errors kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from sodium_prep.physics.acquisition import Acquisition
+from sodium_prep.physics.relaxation import Relaxation, Tissue
+from sodium_prep.pvc.compartments import Compartments
+from sodium_prep.pvc.estimators import (
+    ILL_DETERMINED,
+    RegionalSystem,
+    RegionFit,
+    RegionMeans,
+    fit_mask,
+    gtm,
+    labbe,
+    regional_means,
+)
+from sodium_prep.pvc.forward import VoxelKernel, push_compartments, region_fractions
+from sodium_prep.pvc.noise import Noise
+from sodium_prep.pvc.psf import PsfModel
+from sodium_prep.pvc.sensitivity import T2STAR_PARAMETERS, motion_derivatives, transfer_derivatives, transfer_ratios
+from sodium_prep.quant.relaxation_error import relaxation_sensitivity
+from sodium_prep.regional.designs import Design, Region, build_designs, merged_design
+
+Array = NDArray[np.float64]
+EstimatorName = Literal["none", "gtm", "labbe"]
+
+REGISTRATION_SD_MM: Final = 0.3
+"""Standard deviation assumed of each shift, and of each rotation at 60 mm."""
+_SDS: Final = {"t1_s": "t1_sd_s"} | T2STAR_PARAMETERS
+Parameter = tuple[Tissue, str]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Signals of all regions by one estimator.
+
+    Attributes
+    ----------
+    values : (n,)
+        NaN where there is none.
+    noise_var, registration_var : (n,)
+        Variances from image noise (widened by the misfit of the model) and from misregistration.
+    slopes
+        Change of the values per unit of each relaxation parameter through the PSF, (n,) each.
+    factors, log_slopes
+        Signal factor of each region, and change of its logarithm per unit of each relaxation parameter.
+    ill_determined : (n,) bool
+        The other regions inflate the variance more than 30 times.
+    """
+
+    values: Array
+    noise_var: Array
+    registration_var: Array
+    slopes: dict[Parameter, Array]
+    factors: Array
+    log_slopes: dict[Parameter, Array]
+    ill_determined: NDArray[np.bool_]
+
+    def signal_sd(self, relaxation_sd: Mapping[Parameter, float], intercept: float) -> tuple[Array, Array]:
+        """Standard deviations in units of signal: within a scan, and with relaxation, which scans share."""
+        within = self.noise_var + self.registration_var
+        shared = np.zeros_like(within)
+        for parameter, sd in relaxation_sd.items():
+            change = self.slopes.get(parameter, 0.0) - (self.values - intercept) * self.log_slopes[parameter]
+            shared = shared + (change * sd) ** 2
+        return np.sqrt(within), np.sqrt(within + shared)
+
+
+@dataclass(frozen=True)
+class RegionalSignals:
+    """Everything that the table is made of before the calibration.
+
+    Attributes
+    ----------
+    regions
+        One per row.
+    by_estimator
+        Signals in the order of ``regions``.
+    means
+        Uncorrected means and spreads.
+    volumes_mm3 : (n,)
+        Volume of each region in T1w space.
+    composition
+        Share of each tissue in the voxels of each region.
+    spill_in : (n,)
+        Part of the signal in the region's voxels that comes from elsewhere.
+    relaxation_sd
+        Standard deviation of each relaxation parameter.
+    reference_signal
+        (signal, standard deviation with relaxation) of the CSF reference: the ventricles merged, all CSF without any.
+    misfit, residual_sd, noise_sd, condition
+        Of the least-squares fit of the atlas regions; the first three within the brain.
+    residual : (X, Y, Z) float32
+        Image minus model, NaN outside the fitted voxels.
+    prediction : (X, Y, Z) float32
+        The model.
+    """
+
+    regions: tuple[Region, ...]
+    by_estimator: dict[EstimatorName, Signals]
+    means: RegionMeans = field(repr=False)
+    volumes_mm3: Array = field(repr=False)
+    composition: dict[Tissue, Array] = field(repr=False)
+    spill_in: Array = field(repr=False)
+    relaxation_sd: dict[Parameter, float] = field(repr=False)
+    reference_signal: tuple[float, float]
+    misfit: float
+    residual_sd: float
+    noise_sd: float
+    condition: float
+    residual: NDArray[np.float32] = field(repr=False)
+    prediction: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What the steps below share."""
+
+    compartments: Compartments
+    designs: list[Design]
+    regions: tuple[Region, ...]
+    blurred: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    voxel_mm: Array
+    acquisition: Acquisition
+    relaxations: Mapping[Tissue, Relaxation]
+    ratios: Mapping[Parameter, NDArray[np.float32]]
+    kappa: Array
+    registration_sd_mm: float
+
+    def of_tissues(self, fine: Array) -> dict[Tissue, NDArray[np.float32]]:
+        """Part of the predicted image that each tissue makes."""
+        out: dict[Tissue, NDArray[np.float32]] = {}
+        for tissue in sorted(set(self.compartments.tissues)):
+            chosen = np.array([t == tissue for t in self.compartments.tissues])
+            image = (fine * chosen).astype(np.float32) @ self.blurred
+            out[tissue] = image.reshape(self.mask.shape)
+        return out
+
+
+def regional_signals(
+    image: NDArray[np.floating],
+    sodium_affine: Array,
+    noise: Noise,
+    compartments: Compartments,
+    sodium_to_t1w: Array,
+    acquisition: Acquisition,
+    relaxations: Mapping[Tissue, Relaxation],
+    psf: PsfModel,
+    *,
+    usable: NDArray[np.bool_] | None = None,
+    b1_plus: NDArray[np.floating] | None = None,
+    estimators: Sequence[EstimatorName] = ("none", "gtm", "labbe"),
+    registration_sd_mm: float = REGISTRATION_SD_MM,
+    voxel_kernel: VoxelKernel = "point",
+) -> RegionalSignals:
+    """Estimate the signal of every region of a sodium image.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Native sodium image, real or floor-corrected, free of the receive profile.
+    sodium_affine, sodium_to_t1w : (4, 4)
+        Of the image, and the rigid transform of points to T1w space.
+    noise
+        Of the image.
+    compartments
+        Of the head, on the T1w grid.
+    acquisition, relaxations, psf
+        Physics of the signal and of its blurring.
+    usable : (X, Y, Z) bool
+        Where the image holds data; everywhere finite if not given.
+    b1_plus : (X, Y, Z)
+        Transmit field relative to nominal; nominal if not given.
+    registration_sd_mm
+        Standard deviation of each rigid motion that the registration leaves.
+    voxel_kernel
+        See :func:`sodium_prep.pvc.forward.push_compartments`.
+    """
+    finite = np.isfinite(image)
+    usable = finite if usable is None else usable & finite
+    image = np.where(usable, image, 0.0)
+    grid = (sodium_to_t1w, image.shape, sodium_affine)
+    blurred = push_compartments(compartments, *grid, psf, relaxations, voxel_kernel=voxel_kernel)
+    fractions = region_fractions(compartments, *grid)
+    mask = fit_mask(blurred, compartments.names, compartments.kinds, usable)
+    designs = build_designs(compartments)
+    regions = tuple(region for design in designs for region in design.regions)
+    voxel_mm = np.linalg.norm(sodium_affine[:3, :3], axis=0)
+    members = np.zeros((len(regions), len(compartments.names)))
+    for row, region in enumerate(regions):
+        members[row, list(region.members)] = 1.0
+    volumes = members @ compartments.volumes_mm3
+    in_voxels = volumes / float(np.prod(voxel_mm))
+    means = regional_means(scipy.sparse.csr_matrix(members) @ fractions, image, usable, noise, in_voxels)
+    kappa = np.ones(len(regions)) if b1_plus is None else means.weights @ np.asarray(b1_plus, float).reshape(-1)
+    present = {tissue: relaxations[tissue] for tissue in sorted(set(compartments.tissues))}
+    ratios = transfer_ratios((image.shape[0], image.shape[1], image.shape[2]), voxel_mm, psf, present)
+    scan = _Scan(
+        compartments, designs, regions, blurred, mask, voxel_mm, acquisition, present, ratios,
+        np.where(kappa > 0.0, kappa, 1.0), registration_sd_mm,
+    )  # fmt: skip
+    brain = np.asarray(fractions[compartments.regions].sum(axis=0)).reshape(image.shape) > 0.5
+    system = labbe(blurred, image, mask, noise, compartments.kinds, brain)
+    fits = [system.fit(design.membership) for design in designs]
+    first = fits[0]
+    fine = designs[0].membership @ np.nan_to_num(first.values)
+    prediction = (fine.astype(np.float32) @ blurred).reshape(image.shape)
+    composition = _composition(compartments, fractions, means)
+    found: dict[EstimatorName, Signals] = {}
+    for name in estimators:
+        if name == "none":
+            found[name] = _uncorrected(scan, means, prediction, composition)
+        elif name == "labbe":
+            found[name] = _corrected(scan, fits, [fit.misfit for fit in fits])
+        else:
+            matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
+            found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
+    sds = {
+        (tissue, p): float(getattr(relaxation, sd)) for tissue, relaxation in present.items() for p, sd in _SDS.items()
+    }
+    residual = np.where(mask, image - prediction, np.nan).astype(np.float32)
+    return RegionalSignals(
+        regions, found, means, volumes, composition, _spill_in(scan, means, fits), sds,
+        _reference_signal(scan, system, sds),
+        first.misfit, first.residual_sd, first.noise_sd, first.condition, residual, prediction,
+    )  # fmt: skip
+
+
+def _composition(
+    compartments: Compartments, fractions: scipy.sparse.csr_matrix, means: RegionMeans
+) -> dict[Tissue, Array]:
+    out: dict[Tissue, Array] = {}
+    for tissue in sorted(set(compartments.tissues)):
+        chosen = np.array([t == tissue for t in compartments.tissues], np.float64)
+        share = np.asarray(means.weights @ (fractions.T @ chosen))
+        out[tissue] = np.where(means.n_voxels > 0, share, np.nan)
+    return out
+
+
+def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tuple[Array, dict[Parameter, Array]]:
+    """Signal factor of regions of one tissue each, and the derivatives of its logarithm."""
+    factors = np.ones(len(tissues))
+    slopes = {(t, p): np.zeros(len(tissues)) for t in sorted(set(scan.compartments.tissues)) for p in _SDS}
+    known: dict[tuple[Tissue, float], tuple[float, dict[str, float]]] = {}
+    for row, (tissue, b1) in enumerate(zip(tissues, kappa.tolist(), strict=True)):
+        if (tissue, b1) not in known:
+            found = relaxation_sensitivity(scan.acquisition, scan.relaxations[tissue], b1_plus=b1, n_draws=2)
+            known[tissue, b1] = (found.factor, found.derivatives)
+        factors[row], derivatives = known[tissue, b1]
+        for p in _SDS:
+            slopes[tissue, p][row] = derivatives[p]
+    return factors, slopes
+
+
+def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float]) -> Signals:
+    factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
+    values, noise_var, motion_var, ill = [], [], [], []
+    slopes: dict[Parameter, list[Array]] = {}
+    for design, fit, misfit in zip(scan.designs, fits, misfits, strict=True):
+        columns = list(design.columns)
+        values.append(fit.values[columns])
+        noise_var.append(np.diag(fit.covariance)[columns] * max(1.0, misfit))
+        ill.append(fit.inflation[columns] > ILL_DETERMINED)
+        motion, transfer = _responses(scan, design, fit)
+        motion_var.append(np.sum(motion[columns] ** 2, axis=1) * scan.registration_sd_mm**2)
+        for parameter, change in transfer.items():
+            slopes.setdefault(parameter, []).append(change[columns])
+    joined = {parameter: np.concatenate(parts) for parameter, parts in slopes.items()}
+    return Signals(
+        np.concatenate(values), np.concatenate(noise_var), np.concatenate(motion_var), joined, factors, log_slopes,
+        np.concatenate(ill),
+    )  # fmt: skip
+
+
+def _responses(scan: _Scan, design: Design, fit: RegionFit) -> tuple[Array, dict[Parameter, Array]]:
+    """Change of the values per mm of each rigid motion (n, 6), and per unit of each T2* parameter through the PSF."""
+    parts = scan.of_tissues(design.membership @ np.nan_to_num(fit.values))
+    total = np.sum(list(parts.values()), axis=0)
+    centre = np.mean(np.argwhere(scan.mask), axis=0)
+    images = [image[scan.mask] for image in motion_derivatives(total, scan.voxel_mm, centre)]
+    images += [image[scan.mask] for image in transfer_derivatives(parts, scan.ratios)]
+    change = -fit.response(np.stack(images))
+    return change[:, :6], {p: change[:, 6 + i] for i, p in enumerate(scan.ratios)}
+
+
+def _uncorrected(
+    scan: _Scan, means: RegionMeans, prediction: NDArray[np.float32], composition: Mapping[Tissue, Array]
+) -> Signals:
+    """Means as they are; a region's factor is that of the mixture of tissues in its voxels."""
+    n = len(scan.regions)
+    centre = np.mean(np.argwhere(scan.mask), axis=0)
+    motion = motion_derivatives(prediction, scan.voxel_mm, centre).reshape(6, -1)
+    motion_var = np.sum(np.asarray(means.weights @ motion.T) ** 2, axis=1) * scan.registration_sd_mm**2
+    total = np.sum(list(composition.values()), axis=0)
+    mixed: Array = np.zeros(n)
+    slopes: dict[Parameter, Array] = {}
+    for tissue, share in composition.items():
+        factors, log_slopes = _factor_slopes(scan, [tissue] * n, scan.kappa)
+        part = share / total * factors
+        mixed = mixed + part
+        slopes |= {p: part * slope for p, slope in log_slopes.items() if p[0] == tissue}
+    log_mixed = {p: slope / mixed for p, slope in slopes.items()}
+    return Signals(means.values, np.diag(means.covariance), motion_var, {}, mixed, log_mixed, np.zeros(n, bool))
+
+
+def _spill_in(scan: _Scan, means: RegionMeans, fits: Sequence[RegionFit]) -> Array:
+    """Part of the modelled signal in the voxels of each region that stems from other compartments."""
+    sent = np.asarray(means.weights @ scan.blurred.T)
+    out, row = np.full(len(scan.regions), np.nan), 0
+    for design, fit in zip(scan.designs, fits, strict=True):
+        fine = design.membership @ np.nan_to_num(fit.values)
+        for region in design.regions:
+            own = sent[row, list(region.members)] @ fine[list(region.members)]
+            total = sent[row] @ fine
+            out[row] = 1.0 - own / total if total > 0.0 else np.nan
+            row += 1
+    return out
+
+
+def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Parameter, float]) -> tuple[float, float]:
+    """Signal of CSF as its own reference: the ventricles of the atlas as one region, all CSF if it has none."""
+    c = scan.compartments
+    fluid = [i for i in c.regions if c.structures[i] == "csf" and c.voxels[i].size]
+    if not fluid:
+        return float("nan"), float("nan")
+    ventricles = [i for i in fluid if "vent" in c.names[i].lower()]
+    region = Region(None, "CSF", "both", "CSF", tuple(ventricles or fluid))
+    design = merged_design(len(c.names), region)
+    fit = system.fit(design.membership)
+    motion, transfer = _responses(scan, design, fit)
+    variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit)
+    variance += float(np.sum(motion[0] ** 2)) * scan.registration_sd_mm**2
+    variance += sum(float(change[0] * sds[p]) ** 2 for p, change in transfer.items())
+    return float(fit.values[0]), float(np.sqrt(variance))

@@ -1,0 +1,188 @@
+"""The regional table: concentration of every region by every estimator and reference, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sodium_prep.physics.acquisition import Acquisition
+from sodium_prep.physics.relaxation import Relaxation
+from sodium_prep.quant.calibration import (
+    CalibrationLine,
+    fieller_interval,
+    internal_reference_line,
+    predict_concentration,
+)
+from sodium_prep.quant.relaxation_error import relaxation_sensitivity
+from sodium_prep.regional.signals import EstimatorName, RegionalSignals, Signals
+
+TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
+    "index": {"Description": "Label of the region in the atlas; n/a for regions that are merged or without a label"},
+    "name": {"Description": "Name of the region"},
+    "hemisphere": {
+        "Description": "Side of the brain",
+        "Levels": {"L": "left", "R": "right", "both": "both, or midline"},
+    },
+    "tissue": {"Description": "Tissue that is reported; decides relaxation times and point spread function"},
+    "estimator": {
+        "Description": "How the signal of the region was estimated",
+        "Levels": {
+            "none": "mean over the region's voxels, without correction of partial volume",
+            "gtm": "geometric transfer matrix (Rousset et al. 1998)",
+            "labbe": "least squares on the regions as the acquisition blurs them (Labbe et al. 1998)",
+        },
+    },
+    "reference": {"Description": "What the concentration was calibrated with"},
+    "n_voxels": {"Description": "Native sodium voxels of the uncorrected mean"},
+    "volume_mm3": {"Description": "Volume of the region's tissue in the anatomical image", "Units": "mm^3"},
+    "coverage": {"Description": "Part of the region's volume inside usable sodium voxels", "Units": "1"},
+    "tsc": {"Description": "Total sodium concentration", "Units": "mmol/L"},
+    "tsc_stderr_within": {
+        "Description": "Standard error from noise, misfit and registration, without the errors of calibration and "
+        "relaxation that all regions of a scan share",
+        "Units": "mmol/L",
+    },
+    "tsc_stderr": {"Description": "Standard error with calibration and relaxation", "Units": "mmol/L"},
+    "tsc_ci_low": {"Description": "Lower end of the 95 % interval (Fieller) of tsc", "Units": "mmol/L"},
+    "tsc_ci_high": {"Description": "Upper end of the 95 % interval (Fieller) of tsc", "Units": "mmol/L"},
+    "tsc_sd": {"Description": "Standard deviation over the region's voxels, uncorrected only", "Units": "mmol/L"},
+    "tsc_median": {"Description": "Median over the region's voxels, uncorrected only", "Units": "mmol/L"},
+    "gm_fraction": {"Description": "Share of grey matter in the region's voxels, before blurring", "Units": "1"},
+    "wm_fraction": {"Description": "Share of white matter in the region's voxels, before blurring", "Units": "1"},
+    "csf_fraction": {"Description": "Share of CSF in the region's voxels, before blurring", "Units": "1"},
+    "spill_in_fraction": {
+        "Description": "Part of the signal in the region's voxels that comes from other compartments",
+        "Units": "1",
+    },
+    "flag": {
+        "Description": "Why the row must be read with care, joined by +; ok if nothing is known against it",
+        "Levels": {
+            "absent": "the region has no volume here, or none in the field of view",
+            "cut": "less than 90 % of its volume is in usable voxels",
+            "ill-determined": "the data do not tell it from its neighbours",
+            "uncertain": "standard error within the scan above 25 %",
+            "misfit": "the model leaves more than twice the expected noise",
+        },
+    },
+}
+"""Columns of the table in their order, with the fields of a BIDS data dictionary."""
+
+_CUT: Final = 0.9
+_UNCERTAIN: Final = 0.25
+_MISFIT: Final = 4.0
+
+
+def csf_line(
+    signals: RegionalSignals,
+    acquisition: Acquisition,
+    relaxation: Relaxation,
+    concentration_mM: float,
+    concentration_sd_mM: float,
+) -> CalibrationLine:
+    """Calibration by CSF of assumed concentration, from its partial-volume corrected signal.
+
+    The uncertainty of the signal factor of CSF counts as one of its concentration. That signal of CSF and of regions
+    come from one fit is neglected.
+
+    Parameters
+    ----------
+    relaxation
+        Of CSF.
+    """
+    signal, sd = signals.reference_signal
+    found = relaxation_sensitivity(acquisition, relaxation, n_draws=2)
+    spread = float(np.hypot(concentration_sd_mM, concentration_mM * found.dlnf))
+    return internal_reference_line(signal, sd, found.factor, concentration_mM, spread)
+
+
+def regional_table(signals: RegionalSignals, lines: Mapping[str, CalibrationLine]) -> list[dict[str, Any]]:
+    """Rows of the table: every region by every estimator and reference.
+
+    A region has ``tsc = (t - a) / (g f)`` with its signal t, the line's intercept a and slope g, and its signal factor
+    f. Within a scan t varies with noise (widened where the model does not fit) and with registration; the total adds
+    calibration and relaxation. A relaxation parameter acts on f and, through the PSF, on every t, and these two effects
+    are added before squaring. The interval is Fieller's, for the ratio of t - a, with the error of t and of f, and g,
+    with the covariance of a and g. The interval of ``none`` is that of the uncorrected mean: it does not hold the
+    concentration of the tissue.
+
+    Parameters
+    ----------
+    signals
+        From :func:`sodium_prep.regional.signals.regional_signals`.
+    lines
+        Calibration of each reference that exists, e.g. ``{"vials": ..., "CSF": ...}``.
+
+    Returns
+    -------
+    Rows with the keys of :data:`TABLE_COLUMNS`; NaN or None where there is no value.
+    """
+    rows = []
+    for reference, line in lines.items():
+        for estimator, found in signals.by_estimator.items():
+            rows += _rows(signals, estimator, found, reference, line)
+    order = {name: i for i, name in enumerate(lines)}
+    place = {id(region): i for i, region in enumerate(signals.regions)}
+    rows.sort(key=lambda item: (place[item[0]], order[item[1]["reference"]]))
+    return [row for _, row in rows]
+
+
+def _rows(
+    signals: RegionalSignals, estimator: EstimatorName, found: Signals, reference: str, line: CalibrationLine
+) -> list[tuple[int, dict[str, Any]]]:
+    within_sd, total_sd = found.signal_sd(signals.relaxation_sd, line.intercept)
+    tsc, total, _, _ = predict_concentration(found.values, total_sd, found.factors, line)
+    low, high = fieller_interval(found.values, total_sd, found.factors, line)
+    gain = line.slope * found.factors
+    within = within_sd / gain
+    means = signals.means
+    uncorrected = estimator == "none"
+    out = []
+    for i, region in enumerate(signals.regions):
+        row = {
+            "index": region.index,
+            "name": region.name,
+            "hemisphere": region.hemisphere,
+            "tissue": region.tissue,
+            "estimator": estimator,
+            "reference": reference,
+            "n_voxels": int(means.n_voxels[i]),
+            "volume_mm3": float(signals.volumes_mm3[i]),
+            "coverage": float(means.coverage[i]),
+            "tsc": float(tsc[i]),
+            "tsc_stderr_within": float(within[i]),
+            "tsc_stderr": float(total[i]),
+            "tsc_ci_low": float(low[i]),
+            "tsc_ci_high": float(high[i]),
+            "tsc_sd": float(means.sd[i] / gain[i]) if uncorrected else None,
+            "tsc_median": float((means.median[i] - line.intercept) / gain[i]) if uncorrected else None,
+            "gm_fraction": _share(signals.composition, "GM", i),
+            "wm_fraction": _share(signals.composition, "WM", i),
+            "csf_fraction": _share(signals.composition, "CSF", i),
+            "spill_in_fraction": float(signals.spill_in[i]),
+        }
+        row["flag"] = _flag(row, bool(found.ill_determined[i]), signals.misfit, corrected=not uncorrected)
+        out.append((id(region), row))
+    return out
+
+
+def _share(composition: Mapping[Any, NDArray[np.float64]], tissue: str, row: int) -> float:
+    return float(composition[tissue][row]) if tissue in composition else 0.0
+
+
+def _flag(row: Mapping[str, Any], ill_determined: bool, misfit: float, *, corrected: bool) -> str:
+    if not np.isfinite(row["tsc"]):
+        return "absent"
+    found = [
+        name
+        for name, holds in (
+            ("cut", row["coverage"] < _CUT),
+            ("ill-determined", ill_determined),
+            ("uncertain", row["tsc_stderr_within"] > _UNCERTAIN * abs(row["tsc"])),
+            ("misfit", corrected and misfit > _MISFIT),
+        )
+        if holds
+    ]
+    return "+".join(found) or "ok"

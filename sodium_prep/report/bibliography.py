@@ -1,0 +1,199 @@
+"""The publications that reports may cite; original papers only."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Source(NamedTuple):
+    """One publication."""
+
+    text: str
+    doi: str = ""
+
+
+BIBLIOGRAPHY: Final[dict[str, Source]] = {
+    "avants2008": Source(
+        "Avants BB, Epstein CL, Grossman M, Gee JC. Symmetric diffeomorphic image registration with cross-correlation. "
+        "Med Image Anal 2008;12:26-41.",
+        "10.1016/j.media.2007.06.004",
+    ),
+    "avants2011": Source(
+        "Avants BB, Tustison NJ, Song G, et al. A reproducible evaluation of ANTs similarity metric performance in "
+        "brain image registration. NeuroImage 2011;54:2033-2044.",
+        "10.1016/j.neuroimage.2010.09.025",
+    ),
+    "barnett2019": Source(
+        "Barnett AH, Magland J, af Klinteberg L. A parallel nonuniform fast Fourier transform library based on an "
+        "'exponential of semicircle' kernel. SIAM J Sci Comput 2019;41:C479-C504.",
+        "10.1137/18M120885X",
+    ),
+    "benjamini1995": Source(
+        "Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to multiple "
+        "testing. J R Stat Soc B 1995;57:289-300.",
+        "10.1111/j.2517-6161.1995.tb02031.x",
+    ),
+    "boada1997": Source(
+        "Boada FE, Gillen JS, Shen GX, Chang SY, Thulborn KR. Fast three dimensional sodium imaging. "
+        "Magn Reson Med 1997;37:706-715.",
+        "10.1002/mrm.1910370512",
+    ),
+    "brett": Source("Brett M, Markiewicz CJ, Hanke M, et al. nibabel. Zenodo.", "10.5281/zenodo.591597"),
+    "desikan2006": Source(
+        "Desikan RS, Ségonne F, Fischl B, et al. An automated labeling system for subdividing the human cerebral "
+        "cortex on MRI scans into gyral based regions of interest. NeuroImage 2006;31:968-980.",
+        "10.1016/j.neuroimage.2006.01.021",
+    ),
+    "ernst1966": Source(
+        "Ernst RR, Anderson WA. Application of Fourier transform spectroscopy to magnetic resonance. "
+        "Rev Sci Instrum 1966;37:93-102.",
+        "10.1063/1.1719961",
+    ),
+    "evans2012": Source(
+        "Evans AC, Janke AL, Collins DL, Baillet S. Brain templates and atlases. NeuroImage 2012;62:911-922.",
+        "10.1016/j.neuroimage.2012.01.024",
+    ),
+    "fieller1954": Source(
+        "Fieller EC. Some problems in interval estimation. J R Stat Soc B 1954;16:175-185.",
+        "10.1111/j.2517-6161.1954.tb00159.x",
+    ),
+    "fischl2002": Source(
+        "Fischl B, Salat DH, Busa E, et al. Whole brain segmentation: automated labeling of neuroanatomical structures "
+        "in the human brain. Neuron 2002;33:341-355.",
+        "10.1016/S0896-6273(02)00569-X",
+    ),
+    "fleysher2009": Source(
+        "Fleysher L, Oesingmann N, Stoeckel B, Grossman RI, Inglese M. Sodium long-component T2* mapping in human "
+        "brain at 7 Tesla. Magn Reson Med 2009;62:1338-1341.",
+        "10.1002/mrm.22133",
+    ),
+    "gorgolewski2011": Source(
+        "Gorgolewski K, Burns CD, Madison C, et al. Nipype: a flexible, lightweight and extensible neuroimaging data "
+        "processing framework in Python. Front Neuroinform 2011;5:13.",
+        "10.3389/fninf.2011.00013",
+    ),
+    "gorgolewski2016": Source(
+        "Gorgolewski KJ, Auer T, Calhoun VD, et al. The brain imaging data structure, a format for organizing and "
+        "describing outputs of neuroimaging experiments. Sci Data 2016;3:160044.",
+        "10.1038/sdata.2016.44",
+    ),
+    "hagiwara2021": Source(
+        "Hagiwara A, Bydder M, Oughourlian TC, et al. Sodium MR neuroimaging. AJNR Am J Neuroradiol 2021;42:1920-1926.",
+        "10.3174/ajnr.A7261",
+    ),
+    "harris2020": Source(
+        "Harris CR, Millman KJ, van der Walt SJ, et al. Array programming with NumPy. Nature 2020;585:357-362.",
+        "10.1038/s41586-020-2649-2",
+    ),
+    "hedges1981": Source(
+        "Hedges LV. Distribution theory for Glass's estimator of effect size and related estimators. "
+        "J Educ Stat 1981;6:107-128.",
+        "10.3102/10769986006002107",
+    ),
+    "hunter2007": Source(
+        "Hunter JD. Matplotlib: a 2D graphics environment. Comput Sci Eng 2007;9:90-95.", "10.1109/MCSE.2007.55"
+    ),
+    "inati2014": Source(
+        "Inati SJ, Hansen MS, Kellman P. A fast optimal method for coil sensitivity estimation and adaptive coil "
+        "combination for complex images. Proc Intl Soc Magn Reson Med 2014;22:4407."
+    ),
+    "labbe1998": Source(
+        "Labbé C, Koepp M, Ashburner J, et al. Absolute PET quantification with correction for partial volume effects "
+        "within cerebral structures. In: Quantitative Functional Brain Imaging with Positron Emission Tomography. "
+        "Academic Press 1998:59-66."
+    ),
+    "lachner2020": Source(
+        "Lachner S, Ruck L, Niesporek SC, et al. Comparison of optimized intensity correction methods for 23Na MRI of "
+        "the human brain using a 32-channel phased array coil at 7 Tesla. Z Med Phys 2020;30:104-115.",
+        "10.1016/j.zemedi.2019.10.004",
+    ),
+    "mackinnon1985": Source(
+        "MacKinnon JG, White H. Some heteroskedasticity-consistent covariance matrix estimators with improved finite "
+        "sample properties. J Econom 1985;29:305-325.",
+        "10.1016/0304-4076(85)90158-7",
+    ),
+    "madelin2014": Source(
+        "Madelin G, Lee JS, Regatte RR, Jerschow A. Sodium MRI: methods and applications. "
+        "Prog Nucl Magn Reson Spectrosc 2014;79:14-47.",
+        "10.1016/j.pnmrs.2014.02.001",
+    ),
+    "nagel2009": Source(
+        "Nagel AM, Laun FB, Weber MA, Matthies C, Semmler W, Schad LR. Sodium MRI using a density-adapted 3D radial "
+        "acquisition technique. Magn Reson Med 2009;62:1565-1573.",
+        "10.1002/mrm.22157",
+    ),
+    "niesporek2017": Source(
+        "Niesporek SC, Umathum R, Fiedler TM, Bachert P, Ladd ME, Nagel AM. Improved T2* determination in 23Na, 35Cl, "
+        "and 17O MRI using iterative partial volume correction based on 1H MRI segmentation. MAGMA 2017;30:519-536.",
+        "10.1007/s10334-017-0623-2",
+    ),
+    "notter2019": Source(
+        "Notter MP, Gale D, Herholz P, et al. AtlasReader: a Python package to generate coordinate tables, region "
+        "labels, and informative figures from statistical MRI images. J Open Source Softw 2019;4:1257.",
+        "10.21105/joss.01257",
+    ),
+    "ouwerkerk2003": Source(
+        "Ouwerkerk R, Bleich KB, Gillen JS, Pomper MG, Bottomley PA. Tissue sodium concentration in human brain tumors "
+        "as measured with 23Na MR imaging. Radiology 2003;227:529-537.",
+        "10.1148/radiol.2272020483",
+    ),
+    "ridley2018": Source(
+        "Ridley B, Nagel AM, Bydder M, et al. Distribution of brain sodium long and short relaxation times and "
+        "concentrations: a multi-echo ultra-high field 23Na MRI study. Sci Rep 2018;8:4357.",
+        "10.1038/s41598-018-22711-0",
+    ),
+    "riemer2018": Source(
+        "Riemer F, Solanky BS, Wheeler-Kingshott CAM, Golay X. Bi-exponential 23Na T2* component analysis in the human "
+        "brain. NMR Biomed 2018;31:e3899.",
+        "10.1002/nbm.3899",
+    ),
+    "riemer2019": Source(
+        "Riemer F, McHugh D, Zaccagna F, et al. Measuring tissue sodium concentration: cross-vendor repeatability and "
+        "reproducibility of 23Na-MRI across two sites. J Magn Reson Imaging 2019;50:1278-1284.",
+        "10.1002/jmri.26705",
+    ),
+    "roemer1990": Source(
+        "Roemer PB, Edelstein WA, Hayes CE, Souza SP, Mueller OM. The NMR phased array. "
+        "Magn Reson Med 1990;16:192-225.",
+        "10.1002/mrm.1910160203",
+    ),
+    "rousset1998": Source(
+        "Rousset OG, Ma Y, Evans AC. Correction for partial volume effects in PET: principle and validation. "
+        "J Nucl Med 1998;39:904-911."
+    ),
+    "sattarivand2012": Source(
+        "Sattarivand M, Kusano M, Poon I, Caldwell C. Symmetric geometric transfer matrix partial volume correction "
+        "for PET imaging: principle, validation and robustness. Phys Med Biol 2012;57:7101-7116.",
+        "10.1088/0031-9155/57/21/7101",
+    ),
+    "seabold2010": Source(
+        "Seabold S, Perktold J. Statsmodels: econometric and statistical modeling with Python. "
+        "Proc 9th Python in Science Conf 2010:92-96.",
+        "10.25080/Majora-92bf1922-011",
+    ),
+    "tustison2010": Source(
+        "Tustison NJ, Avants BB, Cook PA, et al. N4ITK: improved N3 bias correction. "
+        "IEEE Trans Med Imaging 2010;29:1310-1320.",
+        "10.1109/TMI.2010.2046908",
+    ),
+    "virtanen2020": Source(
+        "Virtanen P, Gommers R, Oliphant TE, et al. SciPy 1.0: fundamental algorithms for scientific computing in "
+        "Python. Nat Methods 2020;17:261-272.",
+        "10.1038/s41592-019-0686-2",
+    ),
+    "walsh2000": Source(
+        "Walsh DO, Gmitro AF, Marcellin MW. Adaptive reconstruction of phased array MR imagery. "
+        "Magn Reson Med 2000;43:682-690.",
+        "10.1002/(SICI)1522-2594(200005)43:5<682::AID-MRM10>3.0.CO;2-G",
+    ),
+    "welch1947": Source(
+        "Welch BL. The generalization of 'Student's' problem when several different population variances are involved. "
+        "Biometrika 1947;34:28-35.",
+        "10.1093/biomet/34.1-2.28",
+    ),
+    "yushkevich2016": Source(
+        "Yushkevich PA, Pluta J, Wang H, et al. Fast automatic segmentation of hippocampal subfields and medial "
+        "temporal lobe subregions in 3 Tesla and 7 Tesla T2-weighted MRI. Alzheimers Dement 2016;12:P126-P127.",
+        "10.1016/j.jalz.2016.06.205",
+    ),
+}

@@ -1,0 +1,308 @@
+"""Slices of a brain in three planes, with overlay, contours and labels, as one SVG figure.
+
+All arrays are in RAS orientation (first axis towards the right, second anterior, third superior) and on one grid.
+Display is neurological: the left of the brain is on the left of the picture.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sodium_prep.report.svg import new_figure, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Contour = tuple[ArrayLike, str, str]
+"""A mask or fraction map (drawn at 0.5), its colour, and its label in the legend."""
+
+_PLANES: Final = (("axial", 2, "z"), ("coronal", 1, "y"), ("sagittal", 0, "x"))
+_GAP_MM: Final = 5.0
+_GREY_LEVELS: Final = 48  # few levels keep the embedded picture small; finer ones are not seen under a contour
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where every slice lies on the canvas: rows of one plane each, ``pixel_mm`` per pixel, row 0 at the bottom."""
+
+    pixel_mm: float
+    shape: tuple[int, int]
+    cells: tuple[tuple[int, int, int, int], ...]  # plane axis, voxel index, bottom row, left column
+    low_mm: NDArray[np.float64]
+    size_px: NDArray[np.int64]
+    voxel_mm: NDArray[np.float64]
+
+    def canvas(self, volume: NDArray[Any], fill: float, order: int) -> NDArray[Any]:
+        """Slices of a volume put in their places; linear (1) or nearest (0) interpolation within the slice."""
+        from scipy.ndimage import map_coordinates
+
+        out = np.full(self.shape, fill, dtype=volume.dtype)
+        for axis, index, bottom, left in self.cells:
+            first, second = (a for a in range(3) if a != axis)
+            grid = [
+                (self.low_mm[a] + (np.arange(self.size_px[a]) + 0.5) * self.pixel_mm) / self.voxel_mm[a] - 0.5
+                for a in (first, second)
+            ]
+            at = np.meshgrid(*grid, indexing="ij")
+            plane = np.take(volume, index, axis=axis)
+            tile = map_coordinates(plane, at, order=order, mode="constant", cval=fill)
+            out[bottom : bottom + tile.shape[1], left : left + tile.shape[0]] = tile.T
+        return out
+
+
+def _box(inside: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and one past the last index of a mask along each axis; everything if the mask is empty."""
+    box = []
+    for axis in range(3):
+        hit = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        box.append((int(hit[0]), int(hit[-1]) + 1) if hit.size else (0, inside.shape[axis]))
+    return box
+
+
+def _layout(inside: NDArray[np.bool_], voxel_mm: NDArray[np.float64], n_slices: int) -> _Layout:
+    box = _box(inside)
+    margin = 4.0
+    low = np.array([max(a * v - margin, 0.0) for (a, _), v in zip(box, voxel_mm, strict=True)])
+    end = zip(box, voxel_mm, inside.shape, strict=True)
+    high = np.array([min(b * v + margin, n * v) for (_, b), v, n in end])
+    pixel = float(np.clip(voxel_mm.min(), 0.8, 1.5))
+    size = np.maximum(np.ceil((high - low) / pixel).astype(np.int64), 1)
+    gap = round(_GAP_MM / pixel)
+    width = int(max(size[0], size[1])) + gap
+    cells = []
+    line = round(0.0145 * n_slices * width)  # room for the position printed below each slice
+    bottom = line
+    for _, axis, _ in reversed(_PLANES):
+        first, second = (a for a in range(3) if a != axis)
+        a, b = box[axis]
+        positions = a + (b - a) * np.linspace(0.20, 0.82, n_slices) if n_slices > 1 else [(a + b) / 2]
+        pad = (width - gap - int(size[first])) // 2
+        cells += [
+            (axis, int(min(max(p, 0), inside.shape[axis] - 1)), bottom, gap + i * width + pad)
+            for i, p in enumerate(positions)
+        ]
+        bottom += int(size[second]) + line
+    return _Layout(pixel, (bottom - line + gap, gap + n_slices * width), tuple(cells), low, size, voxel_mm)
+
+
+def _label_colours(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """One RGB colour per label: hues by the golden ratio and three lightnesses, so that neighbours differ."""
+    return np.array([
+        colorsys.hls_to_rgb((0.11 + 0.618034 * i) % 1.0, (0.50, 0.66, 0.80)[i % 3], 0.85) for i in range(labels.size)
+    ])  # fmt: skip
+
+
+def _outlines(labels: NDArray[Any]) -> NDArray[np.float64]:
+    """RGBA picture of the borders between labels, each in the colour of the label that it encloses."""
+    values = np.unique(labels[labels > 0])
+    picture = np.zeros((*labels.shape, 4))
+    edge = np.zeros(labels.shape, dtype=bool)
+    for axis in (0, 1):
+        for step in (1, -1):
+            edge |= labels != np.roll(labels, step, axis=axis)
+    edge &= labels > 0
+    if values.size:
+        picture[edge, :3] = _label_colours(values)[np.searchsorted(values, labels[edge])]
+        picture[edge, 3] = 1.0
+    return picture
+
+
+def _annotate(axes: Axes, layout: _Layout, affine: NDArray[np.float64]) -> None:
+    """Position of every slice in mm, and the side on which left and right (or front and back) are."""
+    from matplotlib import patheffects
+
+    halo = [patheffects.withStroke(linewidth=2.0, foreground="black")]
+    names = {axis: name for _, axis, name in _PLANES}
+    seen: set[int] = set()
+    for axis, index, bottom, left in layout.cells:
+        first, second = (a for a in range(3) if a != axis)
+        width, height = int(layout.size_px[first]), int(layout.size_px[second])
+        position = affine[axis, axis] * index + affine[axis, 3]
+        text: dict[str, Any] = {"color": "white", "fontsize": 7.5, "path_effects": halo}
+        axes.text(left + width / 2, bottom - 0.5, f"{names[axis]} = {position:+.0f} mm", ha="center", va="top", **text)
+        if axis not in seen:
+            seen.add(axis)
+            sides = ("L", "R") if first == 0 else ("P", "A")
+            middle = bottom + height / 2
+            bold = text | {"fontsize": 10, "fontweight": "bold"}
+            axes.text(left + 1, middle, sides[0], ha="left", va="center", **bold)
+            axes.text(left + width - 2, middle, sides[1], ha="right", va="center", **bold)
+
+
+def _frame(figure: Figure, layout: _Layout, title: str, bar: bool, legend: bool) -> tuple[Axes, Axes | None, float]:
+    """Axes of the picture and of the colour bar; the figure's height is set from the shape of the canvas."""
+    width = float(figure.get_size_inches()[0])
+    right = 0.75 if bar else 0.05
+    picture = width - right - 0.05
+    height = picture * layout.shape[0] / layout.shape[1]
+    top = 0.30 if title else 0.05
+    foot = 0.30 if legend else 0.05
+    total = height + top + foot
+    figure.set_size_inches(width, total)
+    axes = figure.add_axes((0.05 / width, foot / total, picture / width, height / total), facecolor="black")
+    axes.set(xticks=[], yticks=[], xlim=(0, layout.shape[1]), ylim=(0, layout.shape[0]))
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    side = figure.add_axes((1 - (right - 0.08) / width, (foot + 0.1) / total, 0.12 / width, (height - 0.2) / total))
+    if not bar:
+        side.remove()
+    if title:
+        figure.text(0.05 / width, 1 - 0.09 / total, title, ha="left", va="top", fontsize=10.5, fontweight="bold")
+    return axes, side if bar else None, 0.04 / total
+
+
+def _window(values: NDArray[Any], low: float | None, high: float | None) -> tuple[float, float]:
+    """Display window: as given, otherwise the 1st and 99.5th percentile; never empty."""
+    finite = values[np.isfinite(values)]
+    first = low if low is not None else (float(np.percentile(finite, 1)) if finite.size else 0.0)
+    last = high if high is not None else (float(np.percentile(finite, 99.5)) if finite.size else 1.0)
+    return first, last if last > first else first + 1.0
+
+
+def mosaic(
+    background: ArrayLike,
+    affine: ArrayLike,
+    *,
+    title: str = "",
+    overlay: ArrayLike | None = None,
+    cmap: str = "inferno",
+    vmin: float | None = None,
+    vmax: float | None = None,
+    overlay_label: str = "",
+    overlay_alpha: float = 0.8,
+    contours: Sequence[Contour] = (),
+    labels: ArrayLike | None = None,
+    extent: ArrayLike | None = None,
+    n_slices: int = 6,
+    width_in: float = 9.0,
+    dpi: float = 140.0,
+) -> str:
+    """Axial, coronal and sagittal slices of an image as SVG text.
+
+    Parameters
+    ----------
+    background
+        Grey image, shape (X, Y, Z), RAS orientation.
+    affine
+        Voxel to world, millimetres, shape (4, 4); its axes must point right, anterior and superior.
+    title
+        Printed above the slices.
+    overlay
+        Image in colour over the background, (X, Y, Z); transparent where not finite.
+    cmap, vmin, vmax, overlay_label, overlay_alpha
+        Colour map, window, colour-bar label (with its unit) and opacity of the overlay.
+    contours
+        Masks or fraction maps drawn as lines at 0.5, each with colour and label.
+    labels
+        Integer atlas, (X, Y, Z); the borders of its regions are drawn, 0 is outside.
+    extent
+        Mask of what the slices must show; by default what is bright in the background.
+    n_slices
+        Slices per plane.
+    width_in, dpi
+        Largest width of the figure, and resolution of its picture.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or the affine does not point right, anterior, superior.
+    """
+    grey = np.asarray(background, dtype=np.float32)
+    matrix = np.asarray(affine, dtype=float)
+    _check(grey, matrix, [overlay, labels, extent, *(mask for mask, _, _ in contours)])
+    grey = np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
+    voxel_mm = np.sqrt((matrix[:3, :3] ** 2).sum(axis=0))
+    low, high = _window(grey[grey > 0] if (grey > 0).any() else grey, 0.0, None)
+    high *= 1.15  # a little dark, so that lines stand out
+    inside = np.asarray(extent) > 0 if extent is not None else grey > low + 0.08 * (high - low)
+    layout = _layout(inside, voxel_mm, n_slices)
+    over = None if overlay is None else np.asarray(overlay, dtype=np.float32)
+    with new_figure(min(width_in, 1.0 + 2.5 * n_slices), 1.0) as figure:
+        axes, side, foot = _frame(figure, layout, title, bar=over is not None, legend=bool(contours))
+        axes.set_rasterization_zorder(5)
+        box: dict[str, Any] = {
+            "origin": "lower",
+            "extent": (0, layout.shape[1], 0, layout.shape[0]),
+            "aspect": "auto",
+            "zorder": 1,
+        }
+        picture = np.clip((layout.canvas(grey, 0.0, 1) - low) / (high - low), 0, 1)
+        picture = np.round(picture * (_GREY_LEVELS - 1)) / (_GREY_LEVELS - 1)
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="bilinear", **box)
+        if over is not None and side is not None:
+            _draw_overlay(figure, axes, side, layout, over, (vmin, vmax), cmap, overlay_label, overlay_alpha, box)
+        if labels is not None:
+            regions = layout.canvas(np.asarray(labels).astype(np.int64), 0, 0)
+            axes.imshow(_outlines(regions), interpolation="nearest", **box | {"zorder": 2})
+        _draw_contours(figure, axes, layout, contours, foot)
+        _annotate(axes, layout, matrix)
+        return to_svg(figure, dpi)
+
+
+def _check(grey: NDArray[Any], affine: NDArray[np.float64], others: Sequence[ArrayLike | None]) -> None:
+    if grey.ndim != 3:
+        raise ValueError(f"background must have three axes, not shape {grey.shape}")
+    for other in others:
+        if other is not None and np.shape(other) != grey.shape:
+            raise ValueError(f"all images must have the background's shape {grey.shape}, not {np.shape(other)}")
+    if affine.shape != (4, 4):
+        raise ValueError(f"affine must have shape (4, 4), not {affine.shape}")
+    main = np.abs(affine[:3, :3]).argmax(axis=0).tolist()
+    if main != [0, 1, 2] or (np.diag(affine)[:3] <= 0).any():
+        raise ValueError("images must be in RAS orientation: axes towards right, anterior, superior")
+
+
+def _draw_overlay(
+    figure: Figure,
+    axes: Axes,
+    side: Axes,
+    layout: _Layout,
+    overlay: NDArray[np.float32],
+    window: tuple[float | None, float | None],
+    cmap: str,
+    label: str,
+    alpha: float,
+    box: dict[str, Any],
+) -> None:
+    low, high = _window(overlay, *window)
+    finite = np.isfinite(overlay)
+    values = layout.canvas(np.where(finite, overlay, low).astype(np.float32), low, 1)
+    shown = layout.canvas(finite.astype(np.float32), 0.0, 1) > 0.5
+    step = (high - low) / 64
+    values = low + np.round((values - low) / step) * step
+    image = axes.imshow(
+        np.where(shown, values, np.nan), cmap=cmap, vmin=low, vmax=high, alpha=alpha, interpolation="nearest", **box
+    )
+    bar = figure.colorbar(image, cax=side, label=label)
+    if bar.solids is not None:
+        bar.solids.set_rasterized(True)
+    side.grid(False)
+    side.tick_params(labelsize=8)
+
+
+def _draw_contours(figure: Figure, axes: Axes, layout: _Layout, contours: Sequence[Contour], foot: float) -> None:
+    from matplotlib import patheffects
+    from matplotlib.lines import Line2D
+
+    for mask, colour, _ in contours:
+        lines = layout.canvas(np.asarray(mask, dtype=np.float32), 0.0, 1)
+        if lines.max() > 0.5 > lines.min():
+            rows, columns = (np.arange(n) + 0.5 for n in layout.shape)
+            axes.contour(columns, rows, lines, levels=[0.5], colors=[colour], linewidths=0.9, zorder=3)
+    if contours:
+        rim = [patheffects.withStroke(linewidth=4.5, foreground="#333333")]  # a white line needs it on white ground
+        handles = [
+            Line2D([], [], color=colour, linewidth=2.5, label=label, path_effects=rim) for _, colour, label in contours
+        ]
+        legend = figure.legend(
+            handles=handles, loc="lower left", bbox_to_anchor=(0.0, foot / 4), ncols=len(handles), borderaxespad=0.2
+        )
+        legend.set_in_layout(False)

@@ -1,0 +1,225 @@
+"""The pages: one HTML file each, readable offline, without scripts, with every text from outside escaped."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sodium_prep.report.bibliography import BIBLIOGRAPHY
+from sodium_prep.report.methods import MethodsText, Reference
+from sodium_prep.report.norms import LITERATURE_NORMS, NORMS_CAUTION
+from sodium_prep.report.plots import ESTIMATOR_NAMES
+from sodium_prep.report.qc import QcMetric, Verdict, overall_verdict
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+SECTIONS: Final[dict[str, str]] = {
+    "tsc": "TSC",
+    "calibration": "Calibration",
+    "registration": "Registration",
+    "tissues": "Tissues",
+    "atlas": "Atlas",
+    "psf": "Resolution",
+    "regions": "Regions",
+    "residual": "Residual",
+}
+"""Sections of figures on a participant's page, in order: key and heading."""
+
+
+@dataclass(frozen=True)
+class SummaryItem:
+    """One fact: name and value in print."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure in a section of :data:`SECTIONS`; ``wide`` for slices, which scroll sideways on a telephone."""
+
+    section: str
+    title: str
+    caption: str
+    svg: str
+    alt: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class RegionRow:
+    """One main region under one reference: estimator to (TSC, low, high) in mM, not finite where there is none."""
+
+    region: str
+    reference: str
+    values: Mapping[str, tuple[float, float, float]]
+    flag: str = ""
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """One sodium scan: a session, or one of its acquisitions or runs.
+
+    ``missing`` says for a section without figure why there is none.
+    """
+
+    label: str
+    summary: Sequence[SummaryItem] = ()
+    qc: Sequence[QcMetric] = ()
+    figures: Sequence[ReportFigure] = ()
+    regions: Sequence[RegionRow] = ()
+    warnings: Sequence[str] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Worst verdict of the scan's metrics."""
+        return overall_verdict(self.qc)
+
+    @property
+    def estimators(self) -> list[str]:
+        """Estimators of the table of regions, in the order met."""
+        return list(dict.fromkeys(e for row in self.regions for e in row.values))
+
+
+@dataclass(frozen=True)
+class ParticipantReport:
+    """All that stands on one participant's page."""
+
+    title: str
+    participant: str
+    scans: Sequence[ScanReport]
+    methods: MethodsText
+    warnings: Sequence[str] = ()
+    errors: Sequence[str] = ()
+    settings_toml: str = ""
+    versions: Sequence[SummaryItem] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Worst verdict of all scans."""
+        return overall_verdict([metric for scan in self.scans for metric in scan.qc])
+
+
+@dataclass(frozen=True)
+class ParticipantRow:
+    """One row of the group page's table of participants."""
+
+    cells: Sequence[str]
+    state: str
+    verdict: Verdict = "info"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """One table of group comparisons in print."""
+
+    heading: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """All that stands on the group page."""
+
+    title: str
+    participant_columns: Sequence[str]
+    participants: Sequence[ParticipantRow]
+    methods: MethodsText
+    figures: Sequence[ReportFigure] = ()
+    comparisons: Sequence[ComparisonTable] = ()
+    no_comparison: str = "There are no groups to compare."
+    summary: Sequence[SummaryItem] = ()
+    notes: Sequence[str] = ()
+    versions: Sequence[SummaryItem] = ()
+
+
+def render_participant(report: ParticipantReport) -> str:
+    """The participant's page as HTML text.
+
+    Raises
+    ------
+    ValueError
+        If a figure names a section that does not exist.
+    """
+    for scan in report.scans:
+        if unknown := {f.section for f in scan.figures} - set(SECTIONS):
+            raise ValueError(f"unknown sections {sorted(unknown)}; known: {', '.join(SECTIONS)}")
+    anchors = [f"scan-{i + 1}" for i in range(len(report.scans))]
+    return _render("participant.html.j2", report, anchors=anchors, headings=list(SECTIONS.items()))
+
+
+def render_group(report: GroupReport) -> str:
+    """The group page as HTML text."""
+    return _render("group.html.j2", report)
+
+
+def _render(template: str, report: ParticipantReport | GroupReport, **context: Any) -> str:
+    norms, references = _with_norms(report.methods)
+    return _environment().get_template(template).render(
+        report=report, norms=norms, norms_caution=NORMS_CAUTION, references=references,
+        estimator_names=_Names(ESTIMATOR_NAMES), **context,
+    )  # fmt: skip
+
+
+class _Names(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return key
+
+
+def _with_norms(methods: MethodsText) -> tuple[list[tuple[Any, int]], list[Reference]]:
+    """The table of norms with reference numbers, and all references: those of the text, then those of the norms."""
+    references = list(methods.references)
+    rows = []
+    for norm in LITERATURE_NORMS:
+        number = next((r.number for r in references if r.key == norm.citation), 0)
+        if not number:
+            number = len(references) + 1
+            source = BIBLIOGRAPHY[norm.citation]
+            references.append(Reference(number, norm.citation, source.text, source.doi))
+        rows.append((norm, number))
+    return rows, references
+
+
+def _environment() -> Environment:
+    from jinja2 import ChainableUndefined, Environment, FileSystemLoader
+
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    env = Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined
+    )
+    env.filters.update(data_uri=_data_uri, citations=_citations, interval=_interval)
+    return env
+
+
+def _data_uri(svg: str) -> str:
+    # As an image, the browser runs no script of an SVG and its ids cannot clash with those of other figures.
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _citations(text: str) -> Markup:
+    from markupsafe import Markup, escape
+
+    def link(match: re.Match[str]) -> str:
+        return "[" + ", ".join(f'<a href="#ref-{n}">{n}</a>' for n in match.group(1).split(", ")) + "]"
+
+    return Markup(re.sub(r"\[(\d+(?:, \d+)*)\]", link, str(escape(text))))
+
+
+def _interval(value: tuple[float, float, float] | None) -> str:
+    """Estimate with its interval, such as ``45.2 [41.0, 49.4]``."""
+    if not value or not math.isfinite(value[0]):
+        return "n/a"
+    tsc, low, high = value
+    bounds = f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) and math.isfinite(high) else " [n/a]"
+    return f"{tsc:.1f}{bounds}"

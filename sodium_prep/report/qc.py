@@ -1,0 +1,294 @@
+"""Quality metrics of one sodium scan: their thresholds, verdicts and explanations.
+
+Every threshold stands in :data:`THRESHOLDS`; all are provisional until a multi-site cohort has set them, and each can
+be replaced by the user. The range of published tissue concentrations warns and never fails: patients differ by design.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final, Literal
+
+Verdict = Literal["pass", "warn", "fail", "info"]
+
+_SEVERITY: Final[dict[Verdict, int]] = {"info": 0, "pass": 1, "warn": 2, "fail": 3}
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Limits of one metric and what the metric means.
+
+    Attributes
+    ----------
+    label, unit
+        As printed; ``unit`` is empty for a pure number.
+    explanation
+        What the metric measures, in one sentence.
+    warn_below, fail_below, warn_above, fail_above
+        Limits, or None where there is none. A value on a limit passes.
+    provisional
+        Whether the limits still await evidence.
+    source
+        Where the limits come from, if from a publication.
+    digits
+        Decimal places in print.
+    """
+
+    label: str
+    unit: str
+    explanation: str
+    warn_below: float | None = None
+    fail_below: float | None = None
+    warn_above: float | None = None
+    fail_above: float | None = None
+    provisional: bool = True
+    source: str = ""
+    digits: int = 2
+
+    @property
+    def text(self) -> str:
+        """The limits in words, such as ``warn < 8, fail < 4`` or ``warn outside 30 to 56``."""
+        parts = []
+        for word, low, high in (("warn", self.warn_below, self.warn_above), ("fail", self.fail_below, self.fail_above)):
+            if low is not None and high is not None:
+                parts.append(f"{word} outside {low:g} to {high:g}")
+            elif low is not None:
+                parts.append(f"{word} < {low:g}")
+            elif high is not None:
+                parts.append(f"{word} > {high:g}")
+        return ", ".join(parts).replace("-", "\N{MINUS SIGN}") or "none"
+
+    def judge(self, value: float) -> Verdict:
+        """Verdict on a finite value; ``info`` where there is no limit at all."""
+        if self.text == "none":
+            return "info"
+        if (self.fail_below is not None and value < self.fail_below) or (
+            self.fail_above is not None and value > self.fail_above
+        ):
+            return "fail"
+        if (self.warn_below is not None and value < self.warn_below) or (
+            self.warn_above is not None and value > self.warn_above
+        ):
+            return "warn"
+        return "pass"
+
+
+_NORMS = "30 to 56 mM in brain tissue: Hagiwara et al., AJNR 2021, doi:10.3174/ajnr.A7261"
+
+THRESHOLDS: Final[Mapping[str, Threshold]] = {
+    "na_snr_wm": Threshold(
+        "SNR in white matter",
+        "",
+        "Mean sodium signal of white matter over the noise standard deviation.",
+        8,
+        4,
+        digits=1,
+    ),
+    "coverage": Threshold(
+        "Brain inside the sodium image",
+        "",
+        "Fraction of the brain mask that the sodium image covers.",
+        0.98,
+        0.90,
+        digits=3,
+    ),
+    "residual_ratio": Threshold(
+        "Model residual over noise",
+        "",
+        "Root mean square of sodium image minus fitted model inside the head, over its expected noise. High values "
+        "point to wrong tissue fractions, registration or point spread function.",
+        warn_above=2.0,
+        fail_above=5.0,
+    ),
+    "cal_chi2_per_dof": Threshold(
+        "Calibration chi-square per degree of freedom",
+        "",
+        "Scatter of the references about the calibration line, relative to their errors.",
+        warn_above=4.0,
+        fail_above=16.0,
+    ),
+    "cal_r2": Threshold("Calibration R²", "", "Explained variance of the calibration line.", 0.99, 0.95, digits=4),
+    "cal_n_vials": Threshold(
+        "Calibration references",
+        "",
+        "Number of references on the line; two leave nothing to check it by.",
+        3,
+        1,
+        digits=0,
+    ),
+    "cal_intercept_mM": Threshold(
+        "Calibration intercept",
+        "mM",
+        "Apparent concentration of an object without sodium; far from zero it betrays a noise floor or receive bias.",
+        warn_below=-5,
+        fail_below=-20,
+        warn_above=5,
+        fail_above=20,
+        digits=1,
+    ),
+    "cal_extrapolated_fraction": Threshold(
+        "Brain outside the calibrated range",
+        "",
+        "Fraction of brain voxels whose concentration lies outside that of the references.",
+        warn_above=0.25,
+    ),
+    "reg_nmi": Threshold(
+        "Normalised mutual information",
+        "",
+        "Similarity of the sodium image and the T1w image after registration (1 = unrelated).",
+        warn_below=1.02,
+        digits=3,
+    ),
+    "reg_shift_mm": Threshold(
+        "Shift, sodium to T1w", "mm", "Translation found by the registration.", warn_above=15, fail_above=50, digits=1
+    ),
+    "reg_rotation_deg": Threshold(
+        "Rotation, sodium to T1w", "°", "Rotation found by the registration.", warn_above=10, fail_above=45, digits=1
+    ),
+    "csf_gm_ratio": Threshold(
+        "CSF over grey matter",
+        "",
+        "Ratio of the corrected concentrations; CSF (about 140 mM) is the brightest compartment of a correct image.",
+        warn_below=1.8,
+        fail_below=1.0,
+        warn_above=5.0,
+    ),
+    "gm_tsc_mM": Threshold(
+        "Cortex TSC", "mM", "Corrected concentration of cortex.", 30, None, 56, source=_NORMS, digits=1
+    ),
+    "wm_tsc_mM": Threshold(
+        "White-matter TSC", "mM", "Corrected concentration of white matter.", 30, None, 56, source=_NORMS, digits=1
+    ),
+    "reference_disagreement": Threshold(
+        "Disagreement of references",
+        "",
+        "Largest relative difference of the cortical concentration between any two references.",
+        warn_above=0.10,
+    ),
+    "brain_volume_ml": Threshold("Brain volume", "ml", "Volume of the brain mask.", 900, 600, 2000, 2400, digits=0),
+    "gm_wm_volume_ratio": Threshold(
+        "Grey over white volume", "", "Ratio of the tissue fractions summed over the brain.", 0.8, 0.5, 2.2, 3.0
+    ),
+    "csf_fraction": Threshold("CSF in the brain mask", "", "Fraction of the brain mask that is CSF.", 0.04, None, 0.40),
+    "psf_fwhm_mm": Threshold(
+        "Resolution in grey matter",
+        "mm",
+        "Full width at half maximum of the point spread function.",
+        warn_above=10,
+        digits=1,
+    ),
+    "clipped_fraction": Threshold(
+        "Clipped voxels",
+        "",
+        "Fraction of voxels of head and references at the largest storable value.",
+        warn_above=0.0,
+        fail_above=0.01,
+        digits=5,
+    ),
+    "negative_fraction": Threshold(
+        "Negative voxels",
+        "",
+        "Fraction of brain voxels with a negative concentration.",
+        warn_above=0.02,
+        fail_above=0.10,
+        digits=4,
+    ),
+}
+"""Limits of every metric the reports know; the keys are the names used in tables."""
+
+
+@dataclass(frozen=True)
+class QcMetric:
+    """One metric with its verdict, ready to print.
+
+    ``value`` is None where the metric could not be had; ``text`` is the value in print.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    verdict: Verdict
+    threshold: str
+    provisional: bool
+    explanation: str
+    label: str = ""
+    text: str = ""
+    source: str = ""
+
+
+def with_overrides(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Threshold]:
+    """Default thresholds with the user's limits put in place.
+
+    Parameters
+    ----------
+    overrides
+        Metric name to fields of :class:`Threshold`, such as ``{"na_snr_wm": {"warn_below": 10}}``.
+
+    Raises
+    ------
+    ValueError
+        For a metric or field that does not exist.
+    """
+    table = dict(THRESHOLDS)
+    known = {field.name for field in fields(Threshold)}
+    for name, values in overrides.items():
+        if name not in table:
+            raise ValueError(f"unknown quality metric {name!r}; known: {', '.join(sorted(table))}")
+        if unknown := set(values) - known:
+            raise ValueError(f"unknown field {sorted(unknown)} of quality metric {name!r}; known: {sorted(known)}")
+        table[name] = replace(table[name], **values)
+    return table
+
+
+def evaluate(metrics: Mapping[str, float | None], thresholds: Mapping[str, Threshold] = THRESHOLDS) -> list[QcMetric]:
+    """Judge measured metrics.
+
+    Parameters
+    ----------
+    metrics
+        Metric name to value. None means not measured (no verdict); a value that is not finite was attempted and went
+        wrong, which is a warning. A name without a threshold is shown without a verdict.
+    thresholds
+        Limits, by default :data:`THRESHOLDS`.
+
+    Returns
+    -------
+    The metrics in the order of ``thresholds``, then the unknown ones as given.
+    """
+    order = [name for name in thresholds if name in metrics] + [name for name in metrics if name not in thresholds]
+    return [_evaluate_one(name, metrics[name], thresholds.get(name)) for name in order]
+
+
+def _evaluate_one(name: str, value: float | None, threshold: Threshold | None) -> QcMetric:
+    limit = threshold or Threshold(name, "", "", provisional=False, digits=3)
+    if value is None:
+        verdict, text = "info", "not measured"
+    elif not math.isfinite(value):
+        verdict, text, value = "warn", "not finite", None
+    else:
+        verdict, text = limit.judge(value), f"{value:.{limit.digits}f}" if value else "0"
+    return QcMetric(
+        name=name,
+        value=value,
+        unit=limit.unit,
+        verdict=verdict,  # type: ignore[arg-type]
+        threshold=limit.text,
+        provisional=limit.provisional and limit.text != "none",
+        explanation=limit.explanation,
+        label=limit.label,
+        text=text,
+        source=limit.source,
+    )
+
+
+def overall_verdict(metrics: Iterable[QcMetric]) -> Verdict:
+    """Worst verdict of all metrics; ``info`` when none was judged."""
+    return max((metric.verdict for metric in metrics), key=_SEVERITY.__getitem__, default="info")
+
+
+def qc_record(metrics: Iterable[QcMetric]) -> dict[str, Any]:
+    """Metrics as a JSON-ready record, the form in which the group level reads them back."""
+    listed = list(metrics)
+    return {"Verdict": overall_verdict(listed), "Metrics": {m.name: asdict(m) for m in listed}}

@@ -1,0 +1,279 @@
+"""Figures and record of one sodium series, and back from the record to the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
+from sodium_prep.report import figures, plots
+from sodium_prep.report.page import SECTIONS, RegionRow, ReportFigure, ScanReport, SummaryItem
+from sodium_prep.report.qc import evaluate, qc_record
+
+Placed = tuple[NDArray[np.float32], NDArray[np.float64]]
+"""Data in RAS order and their affine."""
+
+MAIN_REGIONS: Final = ("Cortex", "WhiteMatter", "Hippocampus", "CSF")
+_BAR_REGIONS: Final = (
+    *((name, side) for name in MAIN_REGIONS for side in ("L", "R")),
+    *((f"{side}-{name}", hemi) for name in ("Thalamus-Proper", "Putamen", "Caudate") for side, hemi in
+      (("Left", "L"), ("Right", "R"))),
+    *((f"ctx-{side}-{name}", hemi) for name in ("precentral", "entorhinal", "superiorfrontal") for side, hemi in
+      (("lh", "L"), ("rh", "R"))),
+)  # fmt: skip
+_VERMILION: Final = "#D55E00"
+
+
+def draw_figures(
+    images: Mapping[str, Placed | None],
+    table: Sequence[Mapping[str, Any]],
+    calibration: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> dict[str, ReportFigure]:
+    """Draw every figure that the data allow, by section of the page.
+
+    Parameters
+    ----------
+    images
+        ``t1w brain_mask gm wm csf labels sodium_t1w tsc_t1w`` on the anatomical grid, ``sodium residual`` on the
+        native one; None where there is none.
+    table
+        Rows of the regional table.
+    calibration
+        From :func:`sodium_prep.regional.summary.calibration_record`.
+    facts
+        What the steps before found: ``psf``, ``primary``.
+    """
+    t1w, affine = _need(images, "t1w")
+    tissues = {name.upper(): _need(images, name)[0] for name in ("gm", "wm", "csf")}
+    brain = _need(images, "brain_mask")[0]
+    native, native_affine = _need(images, "sodium")
+    primary = facts.get("primary")
+    out: dict[str, ReportFigure] = {}
+
+    def add(section: str, title: str, caption: str, svg: str, *, wide: bool) -> None:
+        out[section] = ReportFigure(section, title, caption, svg, alt=title, wide=wide)
+
+    tsc = images.get("tsc_t1w")
+    if tsc is not None:
+        add("tsc", "Total sodium concentration", f"Not corrected for partial volume; calibrated by {primary}.",
+            figures.tsc_on_t1w(t1w, tsc[0], affine, tissues=tissues, brain_mask=brain), wide=True)  # fmt: skip
+    vials = [row for row in calibration["references"] if row["reference"] == "vials"]
+    if vials and "vials" in calibration["lines"]:
+        add("calibration", "Calibration line", "Vials, fitted line and 95 % intervals; below, the "
+            "residual of each vial.", _calibration(vials, calibration["lines"]["vials"], table), wide=False)  # fmt: skip
+    add("registration", "Sodium over T1w", "The contours come from the T1w image and must fit the sodium image.",
+        figures.coregistration(t1w, _need(images, "sodium_t1w")[0], affine,
+                               contours=[(brain, _VERMILION, "brain mask")]), wide=True)  # fmt: skip
+    add("tissues", "Tissue fractions", "Borders at one half.",
+        figures.tissue_maps(t1w, affine, tissues, brain_mask=brain), wide=True)  # fmt: skip
+    add("atlas", "Atlas regions", "The colours only separate neighbours.",
+        figures.atlas_outlines(t1w, _need(images, "labels")[0].astype(np.int32), affine), wide=True)  # fmt: skip
+    psf = facts.get("psf")
+    if psf:
+        add("psf", "Point spread function", "Radial profiles relative to their peak, from the centre outwards.",
+            plots.psf_profiles(psf["radius_mm"], psf["profiles"], fwhm_mm=psf["fwhm_mm"]), wide=False)  # fmt: skip
+    bars = _bars(table, primary) if primary else None
+    if bars:
+        add("regions", "Regional TSC", "Bars: estimate; lines: 95 % interval. Grey is the uncorrected mean.",
+            plots.regional_bars(*bars, reference=str(primary)), wide=False)  # fmt: skip
+    if psf:
+        add("residual", "Model residual", "Sodium image minus fitted model, in units of the noise; structure that "
+            "follows anatomy points to wrong fractions, registration or PSF.",
+            figures.residual(native, _need(images, "residual")[0], native_affine), wide=True)  # fmt: skip
+    return out
+
+
+def _need(images: Mapping[str, Placed | None], name: str) -> Placed:
+    found = images[name]
+    if found is None:
+        raise ValueError(f"the image {name} is missing")
+    return found
+
+
+def _calibration(
+    vials: Sequence[Mapping[str, Any]], line: Mapping[str, Any], table: Sequence[Mapping[str, Any]]
+) -> str:
+    seen = [v for v in vials if np.isfinite(v["signal"])]
+    brain = [
+        line["Intercept"] + line["Slope"] * 0.9 * row["tsc"]
+        for row in table
+        if row["name"] in ("Cortex", "WhiteMatter") and row["estimator"] == "none" and row["reference"] == "vials"
+    ]
+    return plots.calibration(
+        [v["concentration"] * v["signal_factor"] for v in seen],
+        [v["signal"] for v in seen],
+        [v["signal_sd"] for v in seen],
+        labels=[str(v["label"]) for v in seen],
+        intercept=line["Intercept"],
+        slope=line["Slope"],
+        covariance=line["Covariance"],
+        brain_range=(min(brain), max(brain)) if brain else None,
+        used=[v["flag"] == "ok" for v in seen],
+    )
+
+
+def _bars(
+    table: Sequence[Mapping[str, Any]], reference: str
+) -> tuple[list[str], dict[str, dict[str, list[float]]]] | None:
+    rows = {
+        (row["name"], row["hemisphere"], row["estimator"]): row
+        for row in table
+        if row["reference"] == reference and np.isfinite(row["tsc"])
+    }
+    chosen = [key for key in _BAR_REGIONS if (*key, "none") in rows]
+    if not chosen:
+        return None
+    estimates: dict[str, dict[str, list[float]]] = {}
+    for estimator in ("none", "labbe"):
+        if any((*key, estimator) in rows for key in chosen):
+            found = [rows.get((*key, estimator), {}) for key in chosen]
+            columns = {"tsc": "tsc", "low": "tsc_ci_low", "high": "tsc_ci_high"}
+            estimates[estimator] = {k: [float(r.get(c, np.nan)) for r in found] for k, c in columns.items()}
+    names = [name if name.startswith(("Left", "Right", "ctx")) else f"{name} {side}" for name, side in chosen]
+    return names, estimates
+
+
+def scan_record(
+    label: str,
+    drawn: Mapping[str, ReportFigure],
+    images: Mapping[str, Placed | None],
+    table: Sequence[Mapping[str, Any]],
+    calibration: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    ran: Mapping[str, Any],
+    warnings: Sequence[str],
+    field_strength_t: float,
+) -> dict[str, Any]:
+    """Quality record of a series, with all that the page needs under ``report``.
+
+    Parameters are those of :func:`draw_figures`; ``label`` is the heading, ``ran`` the steps for the methods text.
+    """
+    brain, affine = _need(images, "brain_mask")
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
+    gm, wm, csf = (float(_need(images, name)[0].sum(dtype=float)) for name in ("gm", "wm", "csf"))
+    psf = facts.get("psf")
+    metrics: dict[str, float | None] = {
+        **facts.get("metrics", {}),
+        **{
+            key: facts[key]
+            for key in ("reg_nmi", "reg_shift_mm", "reg_rotation_deg", "clipped_fraction")
+            if key in facts
+        },
+        "brain_volume_ml": float((brain > 0).sum()) * voxel_ml,
+        "gm_wm_volume_ratio": gm / wm if wm else None,
+        "csf_fraction": csf / max(gm + wm + csf, 1e-9),
+    }
+    if psf:
+        metrics["psf_fwhm_mm"] = next(iter(psf["fwhm_mm"].values()))
+    record = qc_record(evaluate(metrics))
+    relaxation = {tissue: asdict(tissue_relaxation(tissue, field_strength_t)) for tissue in TISSUES}
+    record["report"] = {
+        "label": label,
+        "primary": facts.get("primary"),
+        "figures": {name: {"title": f.title, "caption": f.caption, "wide": f.wide} for name, f in drawn.items()},
+        "summary": _summary(facts, calibration),
+        "regions": _region_rows(table),
+        "warnings": [*warnings, *facts.get("notes", [])],
+        "ran": _what_ran(ran, calibration, facts, field_strength_t),
+        "psf": {key: psf[key] for key in ("kind", "fwhm_mm")} if psf else None,
+        "relaxation": relaxation,
+        "metrics": metrics,
+    }
+    return record
+
+
+def _summary(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
+    floor = str(facts.get("floor", "zero-mean"))
+    return [
+        ("Reconstruction", str(facts.get("method", ""))),
+        ("Runs averaged", str(facts.get("n_runs", 1))),
+        ("Noise floor", floor + (", removed" if facts.get("floor_corrected") else "")),
+        ("Receive profile", "corrected by the coil pair" if "receive_pair" in facts else "not corrected"),
+        ("References", ", ".join(calibration["lines"]) or "none"),
+        ("Concentration map by", str(facts.get("primary") or "no reference")),
+        ("Tissue fractions", "from the template (no T1w contrast)" if facts.get("prior_driven") else "from the image"),
+    ]
+
+
+def _region_rows(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in table:
+        if row["name"] in MAIN_REGIONS and not np.isfinite(float(row["index"] if row["index"] is not None else np.nan)):
+            sides = ("L", "R", "both") if row["name"] == "Hippocampus" else ("both",)
+            if row["hemisphere"] not in sides:
+                continue
+            side = "" if row["hemisphere"] == "both" else f" {row['hemisphere']}"
+            entry = rows.setdefault(
+                (row["name"] + side, row["reference"]),
+                {"region": row["name"] + side, "reference": row["reference"], "values": {}, "flag": ""},
+            )
+            entry["values"][row["estimator"]] = [row["tsc"], row["tsc_ci_low"], row["tsc_ci_high"]]
+            if row["estimator"] == "labbe" and row["flag"] != "ok":
+                entry["flag"] = row["flag"]
+    return list(rows.values())
+
+
+def _what_ran(
+    ran: Mapping[str, Any], calibration: Mapping[str, Any], facts: Mapping[str, Any], field_strength_t: float
+) -> dict[str, Any]:
+    lines = calibration["lines"]
+    psf = facts.get("psf")
+    corrected = bool(psf)
+    used = [row for row in calibration["references"] if row["reference"] == "vials" and row["flag"] == "ok"]
+    sources = sorted({tissue_relaxation(t, field_strength_t).citation for t in TISSUES})
+    out: dict[str, Any] = dict(ran)
+    if lines:
+        out["calibration"] = {"references": list(lines), "n_vials": len(used)}
+        if "vials" in lines:
+            out["calibration"]["intercept"] = lines["vials"]["Mode"]
+    out["relaxation"] = {"field_strength_t": field_strength_t, "sources": sources}
+    if psf:
+        out["psf"] = {"kind": psf["kind"], "fwhm_mm": psf["fwhm_mm"]}
+    estimators = [name for name in ran.get("regional", {}).get("estimators", ()) if name == "none" or corrected]
+    out["regional"] = {"estimators": estimators, "free_csf": corrected, "noise_covariance": corrected}
+    return out
+
+
+def scan_report(record: Mapping[str, Any], svgs: Mapping[str, str]) -> ScanReport:
+    """The page's part for one series, from its record and the figures found beside it."""
+    report = record["report"]
+    drawn = [
+        ReportFigure(section, about["title"], about["caption"], svgs[section], alt=about["title"], wide=about["wide"])
+        for section in SECTIONS
+        if (about := report["figures"].get(section)) and section in svgs
+    ]
+    missing = {}
+    if "psf" not in report["figures"]:
+        missing = {section: "The point spread function is not known." for section in ("psf", "residual")}
+    if "calibration" not in report["figures"]:
+        missing["calibration"] = "No calibration by vials."
+    if "tsc" not in report["figures"]:
+        missing["tsc"] = "No reference, so no concentrations."
+    rows = [
+        RegionRow(
+            row["region"],
+            row["reference"],
+            {name: _triple(values) for name, values in row["values"].items()},
+            row["flag"],
+        )
+        for row in report["regions"]
+    ]
+    return ScanReport(
+        label=report["label"],
+        summary=[SummaryItem(name, value) for name, value in report["summary"]],
+        qc=evaluate(report["metrics"]),
+        figures=drawn,
+        regions=rows,
+        warnings=report["warnings"],
+        missing=missing,
+    )
+
+
+def _triple(values: Sequence[float | None]) -> tuple[float, float, float]:
+    tsc, low, high = (float("nan") if value is None else float(value) for value in values)
+    return tsc, low, high

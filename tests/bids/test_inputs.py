@@ -1,0 +1,287 @@
+"""Participants, sessions, runs, echoes, field maps, filters and derivatives are found as the design names them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sodium_prep.bids.filters import check_label, load_filters, matches
+from sodium_prep.bids.inputs import (
+    collect,
+    find_participants,
+    find_sessions,
+    parse_derivatives,
+    read_participants,
+    table_warnings,
+)
+from sodium_prep.errors import InputError, UsageError
+from tests.bids import study
+from tests.bids.study import KSPACE, SODIUM, T1W
+from tests.shared import shared_path
+
+
+@pytest.fixture
+def root(tmp_path):
+    return study.make_study(tmp_path / "study")
+
+
+def test_real_scan_is_understood():
+    inputs = collect(shared_path("real"), "uhf01", None)
+    (series,) = inputs.sodium
+    assert inputs.anat.path.name == "sub-uhf01_acq-gre_PDw.nii.gz"
+    assert inputs.anat.contrast == "PDw"
+    assert [image.path.name for image in series.runs[0].images] == ["sub-uhf01_acq-sodium_PDw.nii.gz"]
+    assert [path.name for path in series.receive_pair] == [
+        f"sub-uhf01_acq-{coil}_RB1COR.nii.gz" for coil in ("body", "head")
+    ]
+    assert series.runs[0].sidecar.field_strength_t == 7
+
+
+def test_participants_and_sessions(root):
+    (root / "sub-10/ses-pre/anat").mkdir(parents=True)
+    (root / "sub-10/ses-post/anat").mkdir(parents=True)
+    (root / "sourcedata/sub-11/sodium").mkdir(parents=True)
+    (root / "sub-no_label").mkdir()
+    assert find_participants(root) == ["01", "10", "11"]
+    assert find_participants(root, ["sub-10", "01"]) == ["01", "10"]
+    assert find_sessions(root, "10") == ["post", "pre"]
+    assert find_sessions(root, "10", ["ses-pre"]) == ["pre"]
+    assert find_sessions(root, "11") == [None]
+    with pytest.raises(InputError, match="no participant 02"):
+        find_participants(root, ["01", "02"])
+    with pytest.raises(InputError, match="Its sessions are: 01"):
+        find_sessions(root, "01", ["02"])
+
+
+@pytest.mark.parametrize("label", ["../etc", "0.1", "a b", "01\n", "", "sub-", ".*", "é"])
+def test_labels_that_could_leave_the_folder_are_refused(root, label):
+    with pytest.raises(UsageError, match="not a BIDS label"):
+        find_participants(root, [label])
+
+
+@settings(deadline=None)
+@given(st.from_regex(r"[A-Za-z0-9]{1,12}", fullmatch=True))
+def test_labels_are_bare_of_their_prefix(label):
+    assert check_label(label) == check_label(f"sub-{label}") == label
+    assert check_label(f"ses-{label}", "--session-label") == label
+
+
+def test_participants_table_is_text(root):
+    table = root / "participants.tsv"
+    table.write_text("participant_id\tgroup\tcode\nsub-01\tNA\t001\n02\tNone\tn/a\n")
+    rows = read_participants(root)
+    assert rows[0] == {"participant_id": "01", "group": "NA", "code": "001"}
+    assert rows[1]["group"] == "None"
+    assert table_warnings(root, ["01"]) == [f"{table}: lists 02, who have no folder."]
+    table.write_text("participant_id\nsub-01\n01\n")
+    with pytest.raises(InputError, match="lists 01 more than once"):
+        find_participants(root)
+    table.write_text("participant_id\tage\nsub-01\n")
+    with pytest.raises(InputError, match="1 cells in line 2"):
+        find_participants(root)
+
+
+def test_runs_and_echoes_are_sorted_into_series(root):
+    for run in ("02", "01", "10"):
+        study.put_sodium(root, SODIUM.replace("_PDw", f"_run-{run}_PDw"))
+    for echo, time in ((2, 0.005), (1, 0.0005)):
+        study.put_sodium(root, SODIUM.replace("sodium_PDw", f"dual_echo-{echo}_MEGRE"), EchoTime=time)
+    (root / SODIUM).unlink()
+    dual, single = collect(root, "01", "01").sodium
+    assert (dual.acquisition, dual.suffix, single.suffix) == ("dual", "MEGRE", "PDw")
+    assert [image.echo for image in dual.runs[0].files] == [1, 2]
+    assert dual.runs[0].sidecar.echo_time_s == 0.0005
+    assert [run.run for run in single.runs] == ["01", "02", "10"]
+    study.put_sodium(root, SODIUM.replace("sodium_PDw", "dual_echo-2_MEGRE"), EchoTime=0.0005)
+    with pytest.raises(InputError, match="not above that of"):
+        collect(root, "01", "01")
+
+
+def test_nucleus_may_be_in_the_name(root):
+    for suffix in (".nii.gz", ".json"):
+        (root / SODIUM.replace(".nii.gz", suffix)).unlink()
+    study.put_sodium(root, SODIUM.replace("acq-sodium", "nuc-23Na"), ResonantNucleus=None)
+    assert collect(root, "01", "01").sodium[0].acquisition is None
+
+
+def test_images_that_are_not_used_are_named(root):
+    study.put_sodium(root, SODIUM.replace("_PDw", "_flip-1_VFA"))
+    study.put_sodium(root, SODIUM.replace("_PDw", "_part-phase_PDw"))
+    first, second = collect(root, "01", "01").warnings
+    assert "flip-1_VFA" in first
+    assert "part-phase" in second
+
+
+@pytest.mark.parametrize(("source", "expected"), [("auto", "kspace"), ("image", "image"), ("kspace", "kspace")])
+def test_source_of_a_run_that_has_both(root, source, expected):
+    study.put_kspace(root, KSPACE)
+    (run,) = collect(root, "01", "01", source=source).sodium[0].runs
+    assert run.source == expected
+    assert len(run.images) == len(run.kspace) == 1
+
+
+def test_kspace_alone_makes_a_series(root):
+    (root / SODIUM).unlink()
+    raw = study.put_kspace(root, KSPACE)
+    study.put_kspace(root, KSPACE.replace(".h5", ".dat"))
+    inputs = collect(root, "01", "01")
+    assert [file.path for file in inputs.sodium[0].runs[0].files] == [raw]
+    assert "kspace.dat: is not used" in inputs.warnings[0]
+    with pytest.raises(InputError, match="no reconstructed image"):
+        collect(root, "01", "01", source="image")
+    raw.write_bytes(b"<html>")
+    with pytest.raises(InputError, match="not an HDF5 file"):
+        collect(root, "01", "01")
+
+
+def _fmap(root, name, **metadata):
+    path = root / f"sub-01/ses-01/fmap/sub-01_ses-01_{name}.nii.gz"
+    study.put_json(path.with_name(f"sub-01_ses-01_{name}.json"), metadata)
+    return study.put_image(path)
+
+
+def test_field_maps_go_to_the_series_they_are_intended_for(root):
+    study.put_sodium(root, SODIUM.replace("acq-sodium", "acq-other"))
+    intended = {"ResonantNucleus": "23Na", "IntendedFor": f"bids::{SODIUM}"}
+    body, head = _fmap(root, "acq-body_RB1COR", **intended), _fmap(root, "acq-head_RB1COR", **intended)
+    legacy = _fmap(root, "acq-other_TB1map", ResonantNucleus="23Na", IntendedFor=[SODIUM.replace("sub-01/", "", 1)])
+    _fmap(root, "TB1map", ResonantNucleus="1H")
+    dam = [_fmap(root, f"flip-{flip}_TB1DAM", ResonantNucleus="23Na") for flip in (1, 2)]
+    other, sodium = collect(root, "01", "01").sodium
+    assert (sodium.receive_pair, sodium.tb1map, sodium.tb1dam) == ((body, head), legacy, tuple(dam))
+    assert (other.receive_pair, other.tb1map, other.tb1dam) == (None, None, tuple(dam))
+
+
+def test_half_a_receive_pair_is_not_used(root):
+    _fmap(root, "acq-head_RB1COR", ResonantNucleus="23Na")
+    inputs = collect(root, "01", "01")
+    assert inputs.sodium[0].receive_pair is None
+    assert "partner" in inputs.warnings[0]
+
+
+def test_proton_image_by_preference(root):
+    folder = root / "sub-01/ses-01/anat"
+    for suffix in ("FLAIR", "T2starw", "PDw", "T2w", "UNIT1"):
+        study.put_image(folder / f"sub-01_ses-01_{suffix}.nii.gz")
+    assert collect(root, "01", "01", anat_contrast="T2w").anat.contrast == "T2w"
+    for contrast in ("T1w", "UNIT1", "T2w", "PDw", "T2starw", "FLAIR"):
+        inputs = collect(root, "01", "01")
+        assert inputs.anat.contrast == contrast
+        assert len(inputs.warnings) == (contrast != "T1w")
+        inputs.anat.path.unlink()
+    study.put_image(folder / "sub-01_ses-01_part-phase_T1w.nii.gz")
+    study.put_image(folder / "sub-01_ses-01_acq-p_T1w.nii.gz")
+    study.put_json(folder / "sub-01_ses-01_acq-p_T1w.json", {"ResonantNucleus": "31P"})
+    with pytest.raises(InputError, match="no proton image"):
+        collect(root, "01", "01")
+
+
+def test_filter_file_chooses(root, tmp_path):
+    study.put_sodium(root, SODIUM.replace("_PDw", "_rec-norm_PDw"))
+    study.put_image(root / T1W.replace("_T1w", "_run-2_T1w"))
+    (root / "sub-01/ses-02/anat").mkdir(parents=True)
+    study.put_sodium(root, SODIUM.replace("ses-01", "ses-02"))
+    path = tmp_path / "filter.json"
+    path.write_text(json.dumps({"t1w": {"run": "*", "session": "01"}, "sodium": {"reconstruction": None}, "bold": {}}))
+    filters = load_filters(path)
+    for session in ("01", "02"):
+        inputs = collect(root, "01", session, filters=filters)
+        assert inputs.anat.path.name == "sub-01_ses-01_run-2_T1w.nii.gz"
+        assert inputs.sodium[0].runs[0].files[0].path.name == f"sub-01_ses-{session}_acq-sodium_PDw.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "form"),
+        ('{"T1": {}}', "'T1' is not a query"),
+        ('{"t1w": {"acq": "a"}}', "not an entity"),
+        ('{"t1w": {"run": {}}}', "value"),
+    ],
+)
+def test_a_bad_filter_file_is_a_usage_error(content, problem, tmp_path):
+    path = tmp_path / "filter.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=problem):
+        load_filters(path)
+
+
+@pytest.mark.parametrize(
+    ("found", "value", "expected"),
+    [
+        ("01", 1, True),
+        ("1", "01", True),
+        ("a", "a", True),
+        ("a", ["b", "a"], True),
+        ("a", "A", False),
+        ("a", None, False),
+        (None, None, True),
+        (None, "*", False),
+        ("a", "*", True),
+        (None, ["a", None], True),
+        ("10", 1, False),
+    ],
+)
+def test_filter_values(found, value, expected):
+    assert matches({"run": found} if found else {}, {"run": value}) is expected
+
+
+def _derivative(root, name, data=None, matrix=None):
+    return study.put_image(root / f"sub-01/anat/sub-01_{name}.nii.gz", data, matrix)
+
+
+def test_derivatives_are_used(root, tmp_path):
+    first, second = tmp_path / "fmriprep", tmp_path / "other"
+    t1w, mask = _derivative(first, "desc-preproc_T1w"), _derivative(first, "desc-brain_mask")
+    tissues = {tissue: _derivative(first, f"label-{tissue}_probseg") for tissue in ("CSF", "GM", "WM")}
+    labels, aparc = _derivative(first, "dseg"), _derivative(first, "desc-aparcaseg_dseg")
+    _derivative(first, "space-MNI152NLin6Asym_desc-preproc_T1w", study.noise((9, 9, 9)))
+    _derivative(second, "desc-brain_mask")
+    xfm = second / "sub-01/ses-01/anat/sub-01_ses-01_acq-sodium_from-sodium_to-T1w_mode-image_xfm.txt"
+    xfm.parent.mkdir(parents=True)
+    xfm.write_text("#Insight Transform File V1.0\n")
+    warp = first / "sub-01/anat/sub-01_from-T1w_to-MNI152NLin6Asym_mode-image_xfm.h5"
+    warp.write_bytes(b"x")
+    derivatives = parse_derivatives([f"fmriprep={first}", str(second)])
+    inputs = collect(root, "01", "01", derivatives=derivatives)
+    found = inputs.precomputed
+    assert list(derivatives) == ["fmriprep", "other"]
+    assert (inputs.anat.path, inputs.anat.derivative) == (t1w, "fmriprep")
+    assert (found.brain_mask, found.dseg, found.aparcaseg, found.probsegs) == (mask, labels, aparc, tissues)
+    assert found.sodium_to_t1w == {"sodium": xfm}
+    assert found.template_xfms == {("T1w", "MNI152NLin6Asym"): warp}
+    assert found.origin[xfm] == "other"
+    assert "was found first" in inputs.warnings[0]
+
+
+def test_derivatives_on_another_grid_are_refused(root, tmp_path):
+    moved = study.affine()
+    moved[0, 3] += 0.1
+    _derivative(tmp_path / "d", "desc-brain_mask", matrix=moved)
+    with pytest.raises(InputError, match="does not lie on the grid"):
+        collect(root, "01", "01", derivatives={"d": tmp_path / "d"})
+    _derivative(tmp_path / "d", "desc-brain_mask", study.noise((9, 9, 9)))
+    with pytest.raises(InputError, match="does not lie on the grid"):
+        collect(root, "01", "01", derivatives={"d": tmp_path / "d"})
+
+
+def test_derivatives_option(tmp_path):
+    with pytest.raises(UsageError, match="not a folder"):
+        parse_derivatives(["a=/no/such/folder"])
+    with pytest.raises(UsageError, match="twice"):
+        parse_derivatives([f"a={tmp_path}", f"a={tmp_path}"])
+
+
+def test_only_the_participant_asked_for_is_opened(root):
+    (root / "sub-02/anat").mkdir(parents=True)
+    (root / "sub-02/anat/sub-02_T1w.json").write_text("{")
+    (root / "sub-02/anat/sub-02_T1w.nii.gz").symlink_to("nowhere")
+    (root / "derivatives/x").mkdir(parents=True)
+    (root / "derivatives/x/dataset_description.json").write_text("{")
+    inputs = collect(root, "01", "01")
+    np.testing.assert_allclose(inputs.anat.image.affine, study.affine())

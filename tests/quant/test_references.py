@@ -1,0 +1,142 @@
+"""Reference signals against objects made on a fine grid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from sodium_prep.errors import InputError
+from sodium_prep.physics.acquisition import Acquisition
+from sodium_prep.physics.relaxation import Relaxation, tissue_relaxation
+from sodium_prep.physics.signal import signal_factor
+from sodium_prep.quant.calibration import predict_concentration
+from sodium_prep.quant.geometry import ReferenceGeometry, blurred_shape, k_grid, shape_fraction
+from sodium_prep.quant.references import calibrate_references, clipped_voxels, measure_reference
+from tests.quant.fine_grid import grid, image_of, radial_mtf
+
+N = 40
+SHAPE, AFFINE = grid(N)
+MTF = radial_mtf()
+BALL = ReferenceGeometry("ball", (4.3, -7.1, 2.2), 11.0)
+TUBE = ReferenceGeometry("tube", (-5.0, 6.2, 1.1), 8.0, 45.0, (0.2, -0.1, 1.0))
+
+
+@pytest.fixture(scope="module")
+def tube_image():
+    return image_of([(TUBE, 500.0)], N, MTF)
+
+
+@pytest.mark.parametrize("geometry", [BALL, TUBE], ids=lambda g: g.label)
+def test_closed_form_equals_the_fine_grid(geometry):
+    exact = blurred_shape(geometry, SHAPE, AFFINE, MTF)
+    assert np.abs(exact - image_of([(geometry, 1.0)], N, MTF)).max() < 0.01
+    # Transfer 1 at k = 0: the sum over voxels is the volume.
+    assert exact.sum() * 27.0 == pytest.approx(geometry.volume_mm3, rel=1e-9)
+    assert shape_fraction(geometry, SHAPE, AFFINE).sum() * 27.0 == pytest.approx(geometry.volume_mm3, rel=0.005)
+    on_grid = MTF(k_grid(SHAPE, AFFINE))
+    assert_allclose(blurred_shape(geometry, SHAPE, AFFINE, on_grid), exact)
+
+
+def test_oblique_grid_gives_the_same_object():
+    angle = np.deg2rad(20.0)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    moved = replace(BALL, centre_mm=tuple(turn[:3, :3] @ BALL.centre_mm))
+    assert_allclose(blurred_shape(moved, SHAPE, turn @ AFFINE, MTF), blurred_shape(BALL, SHAPE, AFFINE, MTF), atol=1e-9)
+
+
+@pytest.mark.parametrize("radius", [4.0, 6.0, 10.0])
+def test_small_vials_keep_their_signal_where_a_mean_loses_it(radius):
+    geometry = replace(TUBE, radius_mm=radius)
+    image = image_of([(geometry, 500.0)], N, MTF) + 12.0
+    misplaced = replace(geometry, centre_mm=tuple(np.add(geometry.centre_mm, (1.2, -0.9, 0.7))))
+    found = measure_reference(image, AFFINE, misplaced, MTF, 1.0)
+    assert found.usable
+    assert found.signal == pytest.approx(500.0, rel=0.01)
+    assert found.background == pytest.approx(12.0, abs=2.0)
+    assert_allclose(found.geometry.centre_mm, geometry.centre_mm, atol=0.4)
+    region = shape_fraction(geometry, SHAPE, AFFINE) > 0.5
+    assert abs(image[region].mean() - 512.0) > 0.05 * 512.0
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_standard_error_is_the_spread_over_noise(tube_image, coloured):
+    rng = np.random.default_rng(5)
+    k = np.linalg.norm(k_grid(SHAPE, AFFINE), axis=-1)
+    psd = np.exp(-((k / 0.06) ** 2)) if coloured else np.ones(SHAPE)
+    psd /= psd.mean()
+    found = []
+    for _ in range(30):
+        white = np.fft.fftn(rng.standard_normal(SHAPE))
+        noise = 20.0 * np.fft.ifftn(white * np.sqrt(psd)).real
+        found.append(measure_reference(tube_image + noise, AFFINE, TUBE, MTF, 20.0, noise_psd=psd))
+    signals = np.array([f.signal for f in found])
+    stated = np.mean([f.signal_sd for f in found])
+    # Thirty draws know a standard deviation to 13 %.
+    assert signals.std(ddof=1) == pytest.approx(stated, rel=0.39)
+    assert signals.mean() == pytest.approx(500.0, abs=4.0 * stated / np.sqrt(30) + 2.5)
+
+
+def test_radius_and_length_can_be_found_too(tube_image):
+    guess = replace(TUBE, radius_mm=9.5, length_mm=38.0)
+    found = measure_reference(tube_image, AFFINE, guess, MTF, 1.0, radius_range_mm=(5.0, 15.0))
+    assert found.geometry.radius_mm == pytest.approx(8.0, abs=0.1)
+    assert found.geometry.length_mm == pytest.approx(45.0, abs=0.5)
+    assert found.signal == pytest.approx(500.0, rel=0.01)
+
+
+def test_clipped_bubbled_absent_and_cut_references_are_not_used(tube_image):
+    stored = np.round(np.minimum(tube_image, 480.0)).astype(np.int16)
+    clipped = measure_reference(stored.astype(float), AFFINE, TUBE, MTF, 1.0, clipped=clipped_voxels(stored))
+    assert (clipped.flag, clipped.usable) == ("clipped", False)
+    assert clipped.clipped > 10
+
+    bubble = ReferenceGeometry("bubble", (-3.0, 8.0, 12.0), 5.0)
+    bubbled = measure_reference(image_of([(TUBE, 500.0), (bubble, -500.0)], N, MTF), AFFINE, TUBE, MTF, 1.0)
+    assert bubbled.flag == "poor fit"
+
+    rng = np.random.default_rng(0)
+    absent = measure_reference(rng.normal(0.0, 20.0, SHAPE), AFFINE, TUBE, MTF, 20.0)
+    assert absent.flag == "weak"
+
+    defaced = tube_image + 1e-6
+    defaced[:, :, 20:] = 0.0
+    assert measure_reference(defaced, AFFINE, replace(TUBE, centre_mm=(-5.0, 6.2, 20.0)), MTF, 1.0).flag == "cut"
+
+    with pytest.raises(InputError, match="outside the sodium image"):
+        measure_reference(tube_image, AFFINE, replace(TUBE, centre_mm=(0.0, 0.0, 90.0)), MTF, 1.0)
+
+
+def test_three_vials_to_millimolar():
+    acquisition = Acquisition(0.0004, 0.1, 90.0, 3.0, "DA-3DPR", 0.01, (3.6, 3.6, 3.6))
+    gel = Relaxation(0.035, 0.025, 0.004, 0.6, 0.001, 0.001, 0.0003, 0.02)
+    places = [(-30.0, -20.0, 0.0), (30.0, -20.0, 0.0), (0.0, 33.0, 0.0)]
+    kappa = [0.9, 1.1, 1.0]
+    vials = [
+        ReferenceGeometry(f"vial{c:.0f}", place, 8.0, 50.0, (0.0, 0.0, 1.0), c, 0.01 * c, gel)
+        for c, place in zip((30.0, 60.0, 90.0), places, strict=True)
+    ]
+    gain = 7.0
+    truth = [
+        (v, gain * v.concentration_mM * float(signal_factor(acquisition, gel, b1)))
+        for v, b1 in zip(vials, kappa, strict=True)
+    ]
+    image = image_of(truth, N, MTF) + np.random.default_rng(2).normal(0.0, 4.0, SHAPE)
+    signals = [measure_reference(image, AFFINE, v, MTF, 4.0) for v in vials]
+    line = calibrate_references(signals, acquisition, b1_plus=kappa)
+    grey = tissue_relaxation("GM", 3.0)
+    f = float(signal_factor(acquisition, grey))
+    c, _, _, se = predict_concentration(gain * 45.0 * f, 0.0, f, line)
+    assert abs(c - 45.0) < 3.0 * se
+    assert se < 2.0
+    # One percent of concentration error in each vial cannot give less than about half a percent in tissue.
+    assert se > 0.2
+
+    with pytest.raises(InputError, match="no reference is usable"):
+        calibrate_references([replace(s, flag="clipped", reason="saturated") for s in signals], acquisition)
+    nameless = replace(signals[0], geometry=replace(vials[0], relaxation=None))
+    with pytest.raises(InputError, match="not known"):
+        calibrate_references([nameless, *signals[1:]], acquisition)

@@ -1,0 +1,75 @@
+"""Methods text: only what ran, every citation resolved, numbered in order of appearance."""
+
+import re
+
+import pytest
+
+from sodium_prep.report.bibliography import BIBLIOGRAPHY
+from sodium_prep.report.methods import build_methods
+
+EVERYTHING = {
+    "software": {"sodium_prep": "1.0", "nipype": "1.11.0", "numpy": "2.3.5"},
+    "recon": {
+        "method": "gridding",
+        "trajectory": "DA-3DPR",
+        "n_spokes": 8000,
+        "n_coils": 8,
+        "kspace_filter": "hamming",
+    },
+    "receive": {"method": "rb1cor"},
+    "anatomy": {"contrast": "T1w", "n4": True, "brain_extraction": "template"},
+    "fractions": {"method": "joint"},
+    "normalisation": {"method": "SyN", "template": "MNI152NLin6Asym"},
+    "atlas": {"name": "desikan-killiany"},
+    "registration": {"method": "ants", "metric": "mutual information"},
+    "psf": {"kind": "acquisition", "fwhm_mm": {"GM": 5.2, "WM": 5.24}},
+    "relaxation": {"field_strength_t": 7.0, "sources": ["Niesporek et al., MAGMA 2017 (7 T)"]},
+    "calibration": {"references": ["vials", "CSF"], "n_vials": 4, "intercept": "free"},
+    "regional": {"estimators": ["none", "labbe", "gtm"], "free_csf": True, "noise_covariance": True},
+    "comparison": {"covariates": ["age", "sex"]},
+}
+
+
+def test_citations_are_numbered_in_order_and_complete():
+    text = build_methods(EVERYTHING)
+    body = "\n".join(paragraph for _, paragraph in text.paragraphs)
+    assert "{" not in body
+    cited = [int(n) for group in re.findall(r"\[([\d, ]+)\]", body) for n in group.split(", ")]
+    assert list(dict.fromkeys(cited)) == [r.number for r in text.references] == list(range(1, len(text.references) + 1))
+    assert len({r.key for r in text.references}) == len(text.references)
+    assert "5.2 mm in GM and 5.2 mm in WM" in body
+    assert "niesporek2017" in {r.key for r in text.references}
+    assert "riemer2018" not in {r.key for r in text.references}
+
+
+@pytest.mark.parametrize("step", sorted(EVERYTHING))
+def test_a_step_that_did_not_run_leaves_no_sentence(step):
+    full = build_methods(EVERYTHING).paragraphs
+    without = build_methods(EVERYTHING | {step: None})
+    assert len(without.paragraphs) == len(full) - 1
+    assert build_methods({step: EVERYTHING[step]}).paragraphs
+
+
+def test_vendor_images_claim_no_reconstruction():
+    text = build_methods({"recon": {"method": "vendor", "trajectory": "DA-3DPR", "n_coils": 32}})
+    assert text.references == ()
+    assert "scanner" in text.paragraphs[0][1]
+
+
+def test_unknown_step_is_refused_and_braces_from_outside_stay():
+    with pytest.raises(ValueError, match="recno"):
+        build_methods({"recno": {}})
+    assert "{brain}" in build_methods({"atlas": {"name": "my {brain} [1]"}}).paragraphs[0][1]
+
+
+def test_markdown_lists_every_reference_with_a_usable_address():
+    text = build_methods(EVERYTHING)
+    markdown = text.to_markdown()
+    assert all(f"{r.number}. {r.text}" in markdown for r in text.references)
+    assert not re.search(r"https://\S*[<>]", markdown)
+
+
+def test_bibliography_entries_are_whole():
+    for key, source in BIBLIOGRAPHY.items():
+        assert source.text.endswith("."), key
+        assert not source.doi or source.doi.startswith("10."), key

@@ -1,0 +1,57 @@
+"""Quality metrics: verdicts at their limits."""
+
+import json
+
+import pytest
+
+from sodium_prep.report.qc import THRESHOLDS, Threshold, evaluate, overall_verdict, qc_record, with_overrides
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [(8.0, "pass"), (7.99, "warn"), (4.0, "warn"), (3.99, "fail"), (None, "info"), (float("nan"), "warn")],
+)
+def test_verdict_at_the_limits(value, verdict):
+    (metric,) = evaluate({"na_snr_wm": value})
+    assert metric.verdict == verdict
+
+
+@pytest.mark.parametrize("name", ["gm_tsc_mM", "wm_tsc_mM"])
+@pytest.mark.parametrize("value", [-50.0, 5.0, 45.0, 500.0])
+def test_published_ranges_never_fail(name, value):
+    (metric,) = evaluate({name: value})
+    assert metric.verdict == ("pass" if value == 45.0 else "warn")
+    assert "doi:" in metric.source
+
+
+def test_overall_verdict_is_the_worst_and_nothing_measured_is_not_a_pass():
+    assert overall_verdict(evaluate({"na_snr_wm": 20.0, "coverage": 0.5, "cal_r2": None})) == "fail"
+    assert overall_verdict(evaluate({"na_snr_wm": None, "my_metric": 3.0})) == "info"
+    assert overall_verdict([]) == "info"
+
+
+def test_limits_can_be_replaced_and_misspelt_ones_are_refused():
+    mine = with_overrides({"na_snr_wm": {"warn_below": 30.0, "provisional": False}})
+    (metric,) = evaluate({"na_snr_wm": 20.0}, mine)
+    assert (metric.verdict, metric.provisional) == ("warn", False)
+    assert THRESHOLDS["na_snr_wm"].warn_below == 8
+    for wrong in ({"na_snr": {}}, {"na_snr_wm": {"warn_under": 3}}):
+        with pytest.raises(ValueError, match="unknown"):
+            with_overrides(wrong)
+
+
+def test_every_metric_is_explained_and_provisional():
+    for name, threshold in THRESHOLDS.items():
+        assert threshold.explanation.endswith("."), name
+        assert threshold.provisional, name
+        assert threshold.text != "none", name
+
+
+def test_text_of_limits():
+    assert Threshold("", "", "", -5, None, 5, 20).text == "warn outside −5 to 5, fail > 20"
+
+
+def test_record_is_json_with_the_verdict():
+    record = json.loads(json.dumps(qc_record(evaluate({"coverage": 0.95, "reg_nmi": float("inf")})), allow_nan=False))
+    assert record["Verdict"] == "warn"
+    assert record["Metrics"]["coverage"]["value"] == 0.95

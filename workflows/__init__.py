@@ -1,0 +1,1 @@
+"""Nipype workflows of the participant level, one file per stage."""
