@@ -10,7 +10,7 @@ from nipype.interfaces.base import File, TraitedSpec, traits
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_json, save_json
 
 MANIFEST = "outputs.json"
-"""File in a step's directory that lists what it wrote, so that lost outputs are noticed."""
+"""File in a step's directory with the path and size of all that it wrote, so that lost outputs are noticed."""
 
 
 class _SaveInputSpec(StepInputSpec):
@@ -68,9 +68,8 @@ class _Save(Step):
         self._written.append(copy_file(Path(source), path))
 
     def _finish(self) -> None:
-        files = [str(path) for path in self._written]
-        self._results["out_files"] = files
-        save_json(Path.cwd() / MANIFEST, {"files": files})
+        self._results["out_files"] = [str(path) for path in self._written]
+        save_json(Path.cwd() / MANIFEST, {"sizes": {str(path): path.stat().st_size for path in self._written}})
 
 
 class SaveAnatomy(_Save):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Points = NDArray[np.floating]
 
 _COIL_RING_MM = 150.0
-_COIL_REACH_MM = 110.0
+_COIL_REACH_MM = 80.0
 _DOME_MM = 100.0
 
 
@@ -31,14 +31,15 @@ def coil_profiles(points_mm: Points, n_coils: int) -> NDArray[np.complex64]:
     if n_coils == 1:
         return np.ones((1, *points_mm.shape[:-1]), np.complex64)
     profiles = np.empty((n_coils, *points_mm.shape[:-1]), np.complex64)
-    at_centre = 1.0 / (1.0 + (_COIL_RING_MM / _COIL_REACH_MM) ** 2)
+    at_centre = (1.0 + (_COIL_RING_MM / _COIL_REACH_MM) ** 2) ** -1.5
     for coil in range(n_coils):
         angle = 2.0 * np.pi * coil / n_coils
         height = 40.0 * (-1.0) ** coil if n_coils > 4 else 0.0
         loop = np.array([np.cos(angle), np.sin(angle), 0.0]) * np.sqrt(_COIL_RING_MM**2 - height**2)
         loop[2] = height
         distance2 = sum((points_mm[..., a] - loop[a]) ** 2 for a in range(3))
-        size = 1.0 / (1.0 + distance2 / _COIL_REACH_MM**2)
+        # As the field on the axis of a loop.
+        size = (1.0 + distance2 / _COIL_REACH_MM**2) ** -1.5
         # The phase turns slowly across the head and differs from loop to loop.
         phase = angle + (points_mm[..., 0] * np.sin(angle) - points_mm[..., 1] * np.cos(angle)) / 200.0
         profiles[coil] = size * np.exp(1j * phase) / (at_centre * np.sqrt(n_coils))

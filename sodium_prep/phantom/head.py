@@ -38,7 +38,7 @@ REACH_MM: Final = 9
 Point = tuple[float, float, float]
 # Centres and semi-axes in template space.
 _SOFT_PARTS: Final[tuple[tuple[Point, Point], ...]] = (
-    ((0.0, 40.0, -62.0), (59.0, 56.0, 64.0)),  # face
+    ((0.0, 38.0, -62.0), (59.0, 52.0, 64.0)),  # face
     ((0.0, 8.0, -88.0), (58.0, 62.0, 56.0)),  # lower jaw and throat
     ((0.0, -42.0, -120.0), (60.0, 60.0, 90.0)),  # neck
 )

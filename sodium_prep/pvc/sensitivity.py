@@ -39,8 +39,11 @@ def _frequencies(shape: tuple[int, ...], voxel_mm: NDArray[np.floating]) -> list
 
 def motion_derivatives(
     prediction: NDArray[np.floating], voxel_mm: NDArray[np.floating], centre: NDArray[np.floating]
-) -> NDArray[np.float32]:
-    """Change of an image per millimetre of six rigid motions.
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """First and second derivative of an image by each of six rigid motions, per mm and mm^2.
+
+    A model that is moved by ``s`` mm against the image changes the regional values by ``-s H D + s^2 / 2 H D^2``, with
+    H the response and D these derivatives; where a head is symmetric the second term is the larger one.
 
     Parameters
     ----------
@@ -53,17 +56,30 @@ def motion_derivatives(
 
     Returns
     -------
-    (6, X, Y, Z): three shifts along the image axes, and three rotations about them that move points at 60 mm by 1 mm.
+    Two of (6, X, Y, Z): three shifts along the image axes, and three rotations about them that move points at 60 mm
+    by 1 mm.
     """
-    spectrum = scipy.fft.rfftn(np.asarray(prediction, np.float32))
-    k = _frequencies(prediction.shape, voxel_mm)
-    gradient = [scipy.fft.irfftn(spectrum * (2j * np.pi * f), prediction.shape) for f in k]
+    shape = prediction.shape
+    k = _frequencies(shape, voxel_mm)
     lever = [
-        ((np.arange(n) - c) * v / HEAD_RADIUS_MM).reshape([-1 if a == i else 1 for a in range(3)])
-        for i, (n, c, v) in enumerate(zip(prediction.shape, centre, voxel_mm, strict=True))
+        ((np.arange(n) - c) * v / HEAD_RADIUS_MM).astype(np.float32).reshape([-1 if a == i else 1 for a in range(3)])
+        for i, (n, c, v) in enumerate(zip(shape, centre, voxel_mm, strict=True))
     ]
-    turns = [lever[a] * gradient[b] - lever[b] * gradient[a] for a, b in ((1, 2), (2, 0), (0, 1))]
-    return np.stack([-g for g in gradient] + turns).astype(np.float32)
+
+    def slope(spectrum: NDArray[np.complexfloating], axis: int, order: int = 1) -> NDArray[np.float32]:
+        image = scipy.fft.irfftn(spectrum * ((2j * np.pi) * k[axis]).astype(np.complex64) ** order, shape)
+        return np.asarray(image, np.float32)
+
+    spectrum = scipy.fft.rfftn(np.asarray(prediction, np.float32))
+    gradient = [slope(spectrum, axis) for axis in range(3)]
+    first = [-g for g in gradient]
+    second = [slope(spectrum, axis, 2) for axis in range(3)]
+    for a, b in ((1, 2), (2, 0), (0, 1)):
+        turned = lever[a] * gradient[b] - lever[b] * gradient[a]
+        again = scipy.fft.rfftn(turned)
+        first.append(turned)
+        second.append(lever[a] * slope(again, b) - lever[b] * slope(again, a))
+    return np.stack(first), np.stack(second)
 
 
 def transfer_ratios(

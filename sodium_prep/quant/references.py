@@ -34,6 +34,10 @@ _WRAP_MM = 24.0
 """Distance kept between an object and the faces of its FFT box."""
 
 
+_DOMINANT: Final = 0.5
+"""Part of the blurred object's peak from which on a voxel counts for its signal."""
+
+
 @dataclass(frozen=True)
 class InternalReference:
     """Assumed concentration of a fluid inside the head."""
@@ -65,7 +69,7 @@ class ReferenceSignal:
         Image value of a large object of the same content, and its standard error from noise, widened where the model
         does not fit to within the noise.
     background
-        Fitted constant under the object.
+        Mean around the object of what the fit leaves.
     residual
         Root mean square residual of the fit relative to the signal.
     n_voxels
@@ -120,7 +124,11 @@ def measure_reference(
     reach_mm: float = 8.0,
     maximum_residual: float = 0.05,
 ) -> ReferenceSignal:
-    """Signal of one reference by least squares of ``signal * blurred object + background``.
+    """Signal of one reference by least squares of the blurred object.
+
+    Its place is found with a constant background beside it. The signal then comes from the voxels in which the object
+    itself dominates, without background: what a magnitude image shows in air, noise floor and rectified sidelobes, is
+    not there underneath the object.
 
     Parameters
     ----------
@@ -179,10 +187,12 @@ def measure_reference(
     n_size = 0 if radius_range_mm is None else (1 if geometry.length_mm is None else 2)
     n_free = 3 + n_size if refine_mm > 0 else 0
     noise = np.broadcast_to(np.asarray(noise_sd, dtype=float), image.shape)
-    signal, background, variance, rms = _solve_with_error(
-        model.design(fitted, n_free), model.values, region, fit_box, noise, noise_psd
-    )
-    noise_rms = float(np.sqrt(np.mean(noise[fit_box][region] ** 2)))
+    design, own = model.design(fitted, n_free)
+    core = region.copy()
+    core[region] = own
+    signal, variance, rms = _solve_with_error(design[own], model.values[own], core, fit_box, noise, noise_psd)
+    background = float(np.mean(model.values[~own] - signal * design[~own, 0])) if not own.all() else 0.0
+    noise_rms = float(np.sqrt(np.mean(noise[fit_box][core] ** 2)))
     sd = float(np.sqrt(variance)) * max(1.0, rms / noise_rms if noise_rms > 0 else 1.0)
     measured = ReferenceSignal(
         geometry.label, signal, sd, background, rms / abs(signal), int(region.sum()), n_clipped, fitted, "ok", ""
@@ -199,6 +209,8 @@ def _judge(
         return "clipped", f"{measured.clipped} voxels are saturated"
     if measured.signal < 5.0 * measured.signal_sd:
         return "weak", f"its signal is only {measured.signal / measured.signal_sd:.1f} standard errors"
+    if measured.background > _DOMINANT * measured.signal:
+        return "weak", f"its surroundings have {measured.background / measured.signal:.0%} of its signal"
     misfit = float(np.sqrt(max(rms**2 - noise_rms**2, 0.0))) / abs(measured.signal)
     # Below 1.2 the residual cannot be told from noise whose correlation is not known.
     if misfit > maximum_residual and rms > 1.2 * noise_rms:
@@ -256,14 +268,16 @@ class _ObjectModel:
         on_bound = (found.x - np.asarray(low) < 0.01) | (np.asarray(high) - found.x < 0.01)
         return _moved(self.geometry, found.x), bool(on_bound.any())
 
-    def design(self, geometry: ReferenceGeometry, n_free: int, step_mm: float = 0.02) -> Array:
-        """Columns (profile, 1, d profile / d each free parameter) at a geometry, shape (n, 2 + n_free)."""
+    def design(
+        self, geometry: ReferenceGeometry, n_free: int, step_mm: float = 0.02
+    ) -> tuple[Array, NDArray[np.bool_]]:
+        """Columns (profile, d profile / d each free parameter), shape (n, 1 + n_free), and where the object dominates."""
         profile = self.profile(geometry)
-        columns = [profile, np.ones_like(profile)]
+        columns = [profile]
         for direction in np.eye(n_free) * step_mm:
             ahead, behind = (self.profile(_moved(geometry, sign * direction)) for sign in (1.0, -1.0))
             columns.append((ahead - behind) / (2.0 * step_mm))
-        return np.stack(columns, axis=1)
+        return np.stack(columns, axis=1), profile > _DOMINANT * profile.max()
 
 
 def _solve_with_error(
@@ -273,16 +287,16 @@ def _solve_with_error(
     box: tuple[slice, slice, slice],
     noise_sd: NDArray[np.floating],
     noise_psd: NDArray[np.floating] | None,
-) -> tuple[float, float, float, float]:
-    """Signal, background, variance of the signal (sandwich), root mean square residual.
+) -> tuple[float, float, float]:
+    """Signal, variance of the signal (sandwich), root mean square residual.
 
     The columns of place and radius take no part in the solution (their coefficients are zero at the optimum), but their
     freedom widens the variance.
     """
     from scipy import fft
 
-    best = np.linalg.lstsq(design[:, :2], values, rcond=None)[0]
-    residual = values - design[:, :2] @ best
+    signal = float(design[:, 0] @ values / (design[:, 0] @ design[:, 0]))
+    residual = values - signal * design[:, 0]
     # Row of the pseudo-inverse that makes the signal out of the voxels, laid back into the image.
     weights = np.zeros(noise_sd.shape)
     weights[box][region] = np.linalg.pinv(design)[0]
@@ -292,7 +306,7 @@ def _solve_with_error(
     else:
         power = np.asarray(noise_psd, dtype=float) / np.mean(noise_psd)
         variance = float((np.abs(fft.fftn(weights, workers=1)) ** 2 * power).sum() / weights.size)
-    return float(best[0]), float(best[1]), variance, float(np.sqrt(np.mean(residual**2)))
+    return signal, variance, float(np.sqrt(np.mean(residual**2)))
 
 
 def calibrate_references(

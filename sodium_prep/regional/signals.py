@@ -137,6 +137,11 @@ class _Scan:
     kappa: Array
     registration_sd_mm: float
 
+    @property
+    def centre(self) -> Array:
+        """Voxel about which the head turns."""
+        return np.asarray(np.mean(np.argwhere(self.mask), axis=0))
+
     def of_tissues(self, fine: Array) -> dict[Tissue, NDArray[np.float32]]:
         """Part of the predicted image that each tissue makes."""
         out: dict[Tissue, NDArray[np.float32]] = {}
@@ -272,7 +277,7 @@ def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float])
         noise_var.append(np.diag(fit.covariance)[columns] * max(1.0, misfit))
         ill.append(fit.inflation[columns] > ILL_DETERMINED)
         motion, transfer = _responses(scan, design, fit)
-        motion_var.append(np.sum(motion[columns] ** 2, axis=1) * scan.registration_sd_mm**2)
+        motion_var.append(motion[columns])
         for parameter, change in transfer.items():
             slopes.setdefault(parameter, []).append(change[columns])
     joined = {parameter: np.concatenate(parts) for parameter, parts in slopes.items()}
@@ -283,14 +288,22 @@ def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float])
 
 
 def _responses(scan: _Scan, design: Design, fit: RegionFit) -> tuple[Array, dict[Parameter, Array]]:
-    """Change of the values per mm of each rigid motion (n, 6), and per unit of each T2* parameter through the PSF."""
+    """Variance of the values from misregistration, and their change per unit of each T2* parameter through the PSF."""
     parts = scan.of_tissues(design.membership @ np.nan_to_num(fit.values))
-    total = np.sum(list(parts.values()), axis=0)
-    centre = np.mean(np.argwhere(scan.mask), axis=0)
-    images = [image[scan.mask] for image in motion_derivatives(total, scan.voxel_mm, centre)]
-    images += [image[scan.mask] for image in transfer_derivatives(parts, scan.ratios)]
-    change = -fit.response(np.stack(images))
-    return change[:, :6], {p: change[:, 6 + i] for i, p in enumerate(scan.ratios)}
+    first, second = motion_derivatives(np.sum(list(parts.values()), axis=0), scan.voxel_mm, scan.centre)
+    images = [image[scan.mask] for image in (*first, *second, *transfer_derivatives(parts, scan.ratios))]
+    change = fit.response(np.stack(images))
+    variance = _motion_variance(change[:, :6], 0.5 * change[:, 6:12], scan.registration_sd_mm)
+    return variance, {p: -change[:, 12 + i] for i, p in enumerate(scan.ratios)}
+
+
+def _motion_variance(linear: Array, square: Array, sd_mm: float) -> Array:
+    """Mean square of ``sum_i (l_i s_i + q_i s_i^2)`` over independent normal motions; (n, 6) -> (n,).
+
+    Products of two different motions are neglected.
+    """
+    even = 2.0 * np.sum(square**2, axis=1) + np.sum(square, axis=1) ** 2
+    return np.asarray(sd_mm**2 * np.sum(linear**2, axis=1) + sd_mm**4 * even)
 
 
 def _uncorrected(
@@ -298,9 +311,11 @@ def _uncorrected(
 ) -> Signals:
     """Means as they are; a region's factor is that of the mixture of tissues in its voxels."""
     n = len(scan.regions)
-    centre = np.mean(np.argwhere(scan.mask), axis=0)
-    motion = motion_derivatives(prediction, scan.voxel_mm, centre).reshape(6, -1)
-    motion_var = np.sum(np.asarray(means.weights @ motion.T) ** 2, axis=1) * scan.registration_sd_mm**2
+    first, second = (
+        np.asarray(means.weights @ images.reshape(6, -1).T)
+        for images in motion_derivatives(prediction, scan.voxel_mm, scan.centre)
+    )
+    motion_var = _motion_variance(first, 0.5 * second, scan.registration_sd_mm)
     total = np.sum(list(composition.values()), axis=0)
     mixed: Array = np.zeros(n)
     slopes: dict[Parameter, Array] = {}
@@ -338,7 +353,6 @@ def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Paramete
     design = merged_design(len(c.names), region)
     fit = system.fit(design.membership)
     motion, transfer = _responses(scan, design, fit)
-    variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit)
-    variance += float(np.sum(motion[0] ** 2)) * scan.registration_sd_mm**2
+    variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit) + float(motion[0])
     variance += sum(float(change[0] * sds[p]) ** 2 for p, change in transfer.items())
     return float(fit.values[0]), float(np.sqrt(variance))

@@ -56,7 +56,10 @@ def test_head_mask_of_a_sodium_image_stands_above_its_noise_floor():
     # A floor at 0.35 of the brain's level, as a multi-channel magnitude image has it.
     image = np.hypot(clean, 18.0 + 3.0 * rng.standard_normal(clean.shape)).astype(np.float32)
     parts, _ = template_parts()
-    assert head_mask(image, affine).sum() * 64 / 1000 == pytest.approx(parts.sum() / 1000, rel=0.15)
+    mask = head_mask(image, affine)
+    # Some of the scalp drowns in such a floor, but the brain is held and the air is not.
+    assert parts[:3].sum() < mask.sum() * 64 < 1.05 * parts.sum()
+    assert mask[clean > 35].mean() > 0.98
 
 
 def test_template_labels_reach_the_subject(tmp_path, displaced, extracted):

@@ -110,19 +110,20 @@ def analytic_compartments(parts=PARTS):
 
 
 def analytic_image(
-    amounts, parts=PARTS, sodium_to_t1w=None, shape=SHAPE, affine=AFFINE, acquisition=ACQUISITION, reach_mm=135.0
+    amounts, parts=PARTS, sodium_to_t1w=None, shape=SHAPE, affine=AFFINE, acquisition=ACQUISITION, reach_mm=120.0
 ):
     """Image of solids by quadrature of the Fourier integral over a ball of k-space (Gauss-Legendre times sphere)."""
     sodium_to_t1w = np.eye(4) if sodium_to_t1w is None else sodium_to_t1w
     kmax = acquisition.kmax_per_mm[0]
-    n = int(2.0 * np.pi * kmax * reach_mm * 0.75) + 24
-    mu, w_mu = np.polynomial.legendre.leggauss(n)
+    n = 2 * int(np.pi * kmax * reach_mm * 0.75) + 24
+    # Half of the sphere: the image is real.
+    mu, w_mu = (v[n // 2 :] for v in np.polynomial.legendre.leggauss(n))
     phi = 2.0 * np.pi * np.arange(2 * n) / (2 * n)
     sin = np.sqrt(1.0 - mu**2)
     unit = np.stack(
         [np.outer(sin, np.cos(phi)), np.outer(sin, np.sin(phi)), np.outer(mu, np.ones_like(phi))], axis=-1
     ).reshape(-1, 3)
-    w_unit = np.repeat(w_mu, 2 * n) * np.pi / n
+    w_unit = 2.0 * np.repeat(w_mu, 2 * n) * np.pi / n
     x, w = np.polynomial.legendre.leggauss(n // 2 + 10)
     p = acquisition.linear_fraction
     k_rel = np.concatenate([p * (x + 1) / 2, p + (1 - p) * (x + 1) / 2])
@@ -147,6 +148,6 @@ def analytic_image(
         jacobian = np.outer(k_r**2 * weight, w_unit).ravel() * kmax**3
         angles = (2.0 * np.pi * k * voxel).T
         total += finufft.nufft3d1(
-            *angles.copy(), spectrum * jacobian * phase, shape, eps=1e-7, isign=1, nthreads=1
+            *angles.copy(), spectrum * jacobian * phase, shape, eps=1e-6, isign=1, nthreads=1
         ).real
     return total

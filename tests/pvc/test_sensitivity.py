@@ -36,20 +36,21 @@ def test_rigid_motions(scan):
     prediction = (truth.astype(np.float32) @ blurred).reshape(heads.SHAPE)
     centre = np.array([24.0, 23.0, 22.0])
     point = heads.AFFINE[:3, :3] @ centre + heads.AFFINE[:3, 3]
-    derivatives = motion_derivatives(prediction, np.full(3, heads.VOXEL_MM), centre)
+    derivatives, second = motion_derivatives(prediction, np.full(3, heads.VOXEL_MM), centre)
     for number in range(6):
         plus, minus = (np.eye(4) for _ in range(2))
         for motion, sign in ((plus, 1.0), (minus, -1.0)):
             if number < 3:
-                motion[number, 3] = sign * 0.25
+                motion[number, 3] = sign * 0.8
             else:
                 angles = np.zeros(3)
-                angles[number - 3] = sign * np.rad2deg(0.25 / HEAD_RADIUS_MM)
+                angles[number - 3] = sign * np.rad2deg(0.8 / HEAD_RADIUS_MM)
                 motion[:3, :3] = heads.rigid(angles, (0, 0, 0))[:3, :3]
                 motion[:3, 3] = point - motion[:3, :3] @ point
         # The object moves by the motion where the frame moves by its inverse.
-        difference = (moved(head, truth, np.linalg.inv(plus))[0] - moved(head, truth, np.linalg.inv(minus))[0]) / 0.5
-        error = (difference - derivatives[number])[mask]
+        ends = [moved(head, truth, np.linalg.inv(motion))[0] for motion in (plus, minus)]
+        difference, bend = (ends[0] - ends[1]) / 1.6, (ends[0] + ends[1] - 2.0 * prediction) / 0.64
+        assert np.sqrt(np.mean((bend - second[number])[mask] ** 2)) < 0.1 * np.sqrt(np.mean(bend[mask] ** 2))
         sign = -1.0 if np.sum(difference[mask] * derivatives[number][mask]) < 0 else 1.0
         assert sign == 1.0 or number >= 3  # the sense of a rotation does not matter to its variance
         error = (difference - sign * derivatives[number])[mask]
@@ -74,20 +75,24 @@ def test_t2star_of_each_tissue(scan):
             images.append((truth.astype(np.float32) @ pushed).reshape(heads.SHAPE))
         difference = (images[0] - images[1]) / (2.0 * step)
         error = (difference - image)[mask]
-        assert np.sqrt(np.mean(error**2)) < 0.05 * np.sqrt(np.mean(difference[mask] ** 2))
+        # The native grid repeats itself, the model does not: the scalp close to its border feels that.
+        assert np.sqrt(np.mean(error**2)) < 0.1 * np.sqrt(np.mean(difference[mask] ** 2))
 
 
 def test_response_foretells_the_bias_of_a_shifted_model(scan):
     head, blurred, truth, mask = scan
-    shift = np.eye(4)
-    shift[:3, 3] = [0.2, -0.1, 0.15]
-    image, _ = moved(head, truth, shift)
     noise = Noise(np.ones(heads.SHAPE, np.float32))
-    fit = labbe(blurred, image, mask, noise, head.kinds).fit()
+    found = []
+    for sign in (0.0, 0.4, -0.4):
+        motion = np.eye(4)
+        motion[0, 3] = sign
+        found.append(labbe(blurred, moved(head, truth, motion)[0], mask, noise, head.kinds).fit())
+    still, right, left = (fit.values[head.regions] for fit in found)
     prediction = (truth.astype(np.float32) @ blurred).reshape(heads.SHAPE)
     derivatives = motion_derivatives(prediction, np.full(3, heads.VOXEL_MM), np.full(3, 23.5))
-    bias = fit.response(np.stack([d[mask] for d in derivatives[:3]])) @ -shift[:3, 3]
-    found = fit.values - truth
-    regions = head.regions
-    np.testing.assert_allclose(found[regions], bias[regions], atol=0.15 * np.abs(found[regions]).max())
-    assert np.abs(found[regions]).max() > 0.05
+    slope, bend = (found[0].response(images[0][mask])[head.regions, 0] for images in derivatives)
+    odd, even = (right - left) / 2.0, (right + left) / 2.0 - still
+    np.testing.assert_allclose(odd, -0.4 * slope, atol=0.1 * np.abs(odd).max())
+    # The image moves here instead of the model: only the square term differs, by the projection that the model fits.
+    assert np.abs(even).max() > 0.1
+    np.testing.assert_allclose(even, 0.08 * bend, atol=0.15 * np.abs(even).max())

@@ -51,15 +51,16 @@ def test_oblique_grid_gives_the_same_object():
 @pytest.mark.parametrize("radius", [4.0, 6.0, 10.0])
 def test_small_vials_keep_their_signal_where_a_mean_loses_it(radius):
     geometry = replace(TUBE, radius_mm=radius)
-    image = image_of([(geometry, 500.0)], N, MTF) + 12.0
+    # A magnitude: the floor and the rectified sidelobes around the object are not there underneath it.
+    image = np.hypot(image_of([(geometry, 500.0)], N, MTF), 12.0)
     misplaced = replace(geometry, centre_mm=tuple(np.add(geometry.centre_mm, (1.2, -0.9, 0.7))))
     found = measure_reference(image, AFFINE, misplaced, MTF, 1.0)
     assert found.usable
     assert found.signal == pytest.approx(500.0, rel=0.01)
-    assert found.background == pytest.approx(12.0, abs=2.0)
+    assert 6.0 < found.background < 24.0
     assert_allclose(found.geometry.centre_mm, geometry.centre_mm, atol=0.4)
     region = shape_fraction(geometry, SHAPE, AFFINE) > 0.5
-    assert abs(image[region].mean() - 512.0) > 0.05 * 512.0
+    assert abs(image[region].mean() - 500.0) > 0.05 * 500.0
 
 
 @pytest.mark.parametrize("coloured", [False, True])
