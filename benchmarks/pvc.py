@@ -1,15 +1,12 @@
 """Cost of the regional forward model: pushing every compartment to the sodium grid, against resample and convolve.
 
-Run ``python -m benchmarks.pvc``; one thread. Prints CPU seconds, peak memory, and the ratio of the plain approach
-(cubic spline of each fraction map onto a fine grid along the sodium axes, FFT convolution, sampling at voxel centres).
+Prints CPU seconds, peak memory, and the ratio of the plain approach (cubic spline of each fraction map onto a fine grid
+along the sodium axes, FFT convolution, sampling at voxel centres).
+
+Usage: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.pvc
 """
 
 from __future__ import annotations
-
-import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
 
 import resource
 import time
@@ -17,6 +14,7 @@ import time
 import numpy as np
 import scipy.fft
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import tissue_relaxation
@@ -41,8 +39,9 @@ def head() -> Compartments:
     r = radius.ravel()[inside]
     rng = np.random.default_rng(0)
     seeds = rng.standard_normal((N_REGIONS - 2, 3))
-    points = np.stack(np.unravel_index(inside, T1W_SHAPE), axis=1) + affine[:3, 3]
-    sector = np.argmax((points / [70, 88, 70]) @ (seeds / np.linalg.norm(seeds, axis=1)[:, None]).T, axis=1)
+    points = np.stack(np.unravel_index(inside, T1W_SHAPE), axis=1).astype(np.float32) + affine[:3, 3].astype(np.float32)
+    points /= np.linalg.norm(points, axis=1)[:, None]
+    sector = cKDTree(seeds / np.linalg.norm(seeds, axis=1)[:, None]).query(points)[1]
     region = np.where(r < 0.75, N_REGIONS - 2, np.where(r < 1.0, sector, N_REGIONS - 1))
     out = Compartments([], [], [], [], [], T1W_SHAPE, affine)
     for number in range(N_REGIONS):

@@ -117,6 +117,36 @@ class ColumnsDirective(Directive):
         return [nodes.table("", nodes.tgroup("", *widths, nodes.thead("", nodes.row("", *titles)), body, cols=3))]
 
 
+class RelaxationDirective(Directive):
+    """Table of the relaxation times that the program uses, from the program: ``.. relaxation::``."""
+
+    def run(self):
+        from sodium_prep.physics import relaxation
+
+        self.state.document.settings.record_dependencies.add(relaxation.__file__)
+        rows = {}
+        for field in (3.0, 7.0):
+            for tissue in relaxation.TISSUES:
+                rows.setdefault((tissue, relaxation.tissue_relaxation(tissue, field)), []).append(f"{field:g} T")
+        body = nodes.tbody()
+        for (tissue, times), fields in rows.items():
+            fast = times.fraction_fast > 0.0
+            cells = (
+                tissue,
+                ", ".join(fields),
+                f"{1e3 * times.t1_s:g} ± {1e3 * times.t1_sd_s:g}",
+                f"{1e3 * times.t2star_fast_s:g} ± {1e3 * times.t2star_fast_sd_s:g}" if fast else "–",
+                f"{1e3 * times.t2star_slow_s:g} ± {1e3 * times.t2star_slow_sd_s:g}",
+                f"{times.fraction_fast:g} ± {times.fraction_fast_sd:g}" if fast else "–",
+                times.citation,
+            )
+            body += nodes.row("", *(nodes.entry("", nodes.paragraph("", cell)) for cell in cells))
+        titles = ("tissue", "field", "T1 / ms", "T2* fast / ms", "T2* slow / ms", "fraction fast", "source of T2*")
+        head = nodes.thead("", nodes.row("", *(nodes.entry("", nodes.paragraph("", title)) for title in titles)))
+        widths = [nodes.colspec(colwidth=width) for width in (12, 10, 10, 12, 12, 12, 32)]
+        return [nodes.table("", nodes.tgroup("", *widths, head, body, cols=len(titles)))]
+
+
 def _math_inline(translator, node):
     translator.body.append(tex2mathml(node.astext(), as_block=False))
     raise nodes.SkipNode
@@ -132,3 +162,4 @@ def setup(app):
     app.add_html_math_renderer("mathml", (_math_inline, None), (_math_block, None))
     app.add_directive("parser", ParserDirective)
     app.add_directive("columns", ColumnsDirective)
+    app.add_directive("relaxation", RelaxationDirective)

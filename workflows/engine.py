@@ -203,6 +203,7 @@ def run_workflow(
     progress: bool | None = None,
     crash_dir: Path | None = None,
     log_dir: Path | None = None,
+    outcome: RunResult | None = None,
 ) -> RunResult:
     """Execute a workflow and say what became of each step. A failing step does not raise.
 
@@ -220,6 +221,8 @@ def run_workflow(
         Show a progress bar on standard error; by default if that is a terminal.
     crash_dir, log_dir
         Folders for the tracebacks of failed steps and for what the steps print (default: in ``base_dir``).
+    outcome
+        Account to fill in and return, for a caller who wants it of an interrupted run too.
     """
     base_dir = Path(workflow.base_dir)
     crash_dir, log_dir = crash_dir or base_dir / "crash", log_dir or base_dir / "log"
@@ -240,6 +243,8 @@ def run_workflow(
     start_server()
     with _quiet_nipype(), _frozen_heap(), _progress_bar(show) as changed:
         plugin = SodiumMultiProcPlugin(plugin_args, log_dir=log_dir, changed=changed)
+        if outcome is not None:
+            plugin.outcome = outcome
         try:
             workflow.run(plugin=plugin)
         except Exception:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sodium_prep.atlas.user import atlas_files
 from sodium_prep.bids.records import SessionInputs, SodiumSeries
 from sodium_prep.bids.sidecar import merged_metadata
 from sodium_prep.settings import Settings
@@ -27,6 +28,11 @@ def init_participants_wf(*, settings: Settings, sessions: Sequence[SessionInputs
 
     workflow = Workflow(name="sodium_prep", base_dir=str(settings.work_dir))
     workflow.add_nodes([init_session_wf(settings=settings, inputs=inputs) for inputs in sessions])
+    files = atlas_files(settings.atlas)
+    for name in workflow.list_node_names() if files else ():
+        inputs = workflow.get_node(name).inputs
+        if "atlas" in inputs.copyable_trait_names():
+            inputs.option_files = [str(path) for path in files]
     return workflow
 
 

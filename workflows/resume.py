@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +39,12 @@ def forget_lost_outputs(workflow: Any) -> list[str]:
     return forgotten
 
 
-def remove_temporaries(folders: Iterable[Path], prefix: str) -> None:
-    """Remove what a killed step left half-written beside the outputs whose names begin with a prefix."""
-    for folder in folders:
-        for path in folder.glob(f".{prefix}_*.tmp"):
-            path.unlink(missing_ok=True)
+def remove_temporaries(out_dir: Path, participant: str, session: str | None) -> None:
+    """Remove what the killed steps of a session left half-written beside the outputs."""
+    folder = out_dir / f"sub-{participant}"
+    stem = folder.name + (f"_ses-{session}" if session else "")
+    for path in folder.rglob(f".{stem}_*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def _is_whole(manifest: Path) -> bool:

@@ -87,11 +87,18 @@ def _few(values: np.ndarray) -> str:
 
 def find_atlas(name_or_path: str) -> Atlas:
     """A bundled atlas by name, or a user's by the path of its label image with the table beside it (``.tsv``)."""
-    if not name_or_path.endswith((".nii", ".nii.gz")):
+    files = atlas_files(name_or_path)
+    if not files:
         return load_atlas(name_or_path)
-    image = Path(name_or_path)
-    table = image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
-    for path in (image, table):
+    for path in files:
         if not path.is_file():
             raise InputError(path, "does not exist", "Give a label image and its table under the same name")
-    return load_user_atlas(image, table)
+    return load_user_atlas(*files)
+
+
+def atlas_files(name_or_path: str) -> tuple[Path, Path] | tuple[()]:
+    """Label image and table of a user's atlas, whether they are there or not; none for a bundled one."""
+    if not name_or_path.endswith((".nii", ".nii.gz")):
+        return ()
+    image = Path(name_or_path)
+    return image, image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")

@@ -10,8 +10,8 @@ from sodium_prep.bids.sidecar import read_json
 from sodium_prep.errors import InputError, UsageError
 
 
-def check_directories(bids_dir: Path, output_dir: Path, work_dir: Path | None = None) -> None:
-    """Refuse folders that would mix inputs, outputs and scratch; make the output and work folders.
+def check_directories(bids_dir: Path, output_dir: Path, work_dir: Path | None = None, *, make: bool = True) -> None:
+    """Refuse folders that would mix inputs, outputs and scratch; make the output and work folders if ``make``.
 
     The work folder is trusted on a later run (nipype reads pickles from it), so it is private to its owner.
 
@@ -39,11 +39,12 @@ def check_directories(bids_dir: Path, output_dir: Path, work_dir: Path | None = 
     if out == raw / "derivatives":
         mend = f"Choose a folder of its own, such as {bids_dir / 'derivatives' / 'sodium_prep'}"
         raise UsageError("output_dir", f"{output_dir} is the folder of all derivatives", mend)
-    _make_writable("output_dir", output_dir)
-    if work_dir is not None:
-        if work_dir.resolve().is_relative_to(raw):
-            raise UsageError("--work-dir", f"{work_dir} lies inside the input {bids_dir}", "Choose a folder outside it")
-        _make_private(work_dir)
+    if work_dir is not None and work_dir.resolve().is_relative_to(raw):
+        raise UsageError("--work-dir", f"{work_dir} lies inside the input {bids_dir}", "Choose a folder outside it")
+    if make:
+        _make_writable("output_dir", output_dir)
+        if work_dir is not None:
+            _make_private(work_dir)
 
 
 def _make_writable(option: str, folder: Path, mode: int = 0o777) -> None:

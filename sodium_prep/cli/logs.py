@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
@@ -35,8 +36,20 @@ def start_logging(verbosity: int, log_dir: Path | None) -> Path | None:
     if log_dir is None:
         return None
     log_dir.mkdir(parents=True, exist_ok=True)
-    path = log_dir / time.strftime("sodium-prep_%Y%m%dT%H%M%SZ.log", time.gmtime())
+    path = _new_file(log_dir, time.strftime("sodium-prep_%Y%m%dT%H%M%SZ", time.gmtime()))
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root.addHandler(file)
     return path
+
+
+def _new_file(folder: Path, stem: str) -> Path:
+    """A file of this run's own, for runs that start in the same second write into one folder."""
+    for number in itertools.count(1):
+        path = folder / (f"{stem}.log" if number == 1 else f"{stem}_{number}.log")
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("numbers do not end")

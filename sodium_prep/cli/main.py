@@ -59,6 +59,8 @@ def _internal(error: Exception) -> int:
 
 def _end(number: int, _frame: FrameType | None) -> None:
     # Raising lets every 'finally' on the way out end its child processes.
+    name = signal.Signals(number).name
+    print(f"sodium-prep: ended by {name}; the same command goes on where it stopped.", file=sys.stderr)
     raise SystemExit(128 + number)
 
 

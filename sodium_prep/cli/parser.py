@@ -160,8 +160,14 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[Settings, int]:
         if key in given:
             given[key] = tuple(dict.fromkeys(given[key]))
     settings = make_settings(values | given | {"version": __version__})
-    absolute = {name: getattr(settings, name).absolute() for name in ("bids_dir", "output_dir", "work_dir")}
-    return settings.model_copy(update=absolute), verbosity
+    return _with_absolute_paths(settings), verbosity
+
+
+def _with_absolute_paths(settings: Settings) -> Settings:
+    """The steps run in folders of their own, where a relative path would mean something else."""
+    names = ["bids_dir", "output_dir", "work_dir"] + (["atlas"] if settings.atlas.endswith((".nii", ".nii.gz")) else [])
+    paths = {name: Path(getattr(settings, name)).absolute() for name in names}
+    return settings.model_copy(update={name: str(path) if name == "atlas" else path for name, path in paths.items()})
 
 
 def _label(label: str, option: str) -> str:

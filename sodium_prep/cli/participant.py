@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sodium_prep.bids.filters import load_filters
-from sodium_prep.bids.inputs import collect, find_participants, find_sessions
+from sodium_prep.bids.images import check_image
+from sodium_prep.bids.inputs import collect, find_participants, find_sessions, table_warnings
 from sodium_prep.bids.layout import check_directories
 from sodium_prep.bids.outputs import dataset_description, write_text
 from sodium_prep.bids.records import SessionInputs
@@ -20,7 +22,7 @@ from sodium_prep.bids.sidecar import load_protocol
 from sodium_prep.bids.status import SessionStatus, now, write_status
 from sodium_prep.cli.logs import start_logging
 from sodium_prep.cli.plan import describe_session
-from sodium_prep.errors import ExitCode, InputError
+from sodium_prep.errors import ExitCode, InputError, SodiumPrepError, UsageError
 from sodium_prep.settings import ReconMethod, Settings
 
 if TYPE_CHECKING:
@@ -47,12 +49,24 @@ def run_participants(settings: Settings, verbosity: int) -> int:
     SodiumPrepError
         If nothing can be begun at all.
     """
+    folders = settings.bids_dir, settings.output_dir, settings.work_dir
     if settings.dry_run:
         start_logging(verbosity, None)
+        check_directories(*folders, make=False)
+        _check_options(settings)
         return _dry_run(settings)
-    check_directories(settings.bids_dir, settings.output_dir, settings.work_dir)
+    check_directories(*folders)
     log_file = start_logging(verbosity, settings.output_dir / "logs")
     logger.info("sodium-prep %s, log in %s", settings.version, log_file)
+    try:
+        return _run(settings)
+    except SodiumPrepError as error:
+        write_status(settings.output_dir, (), settings=_record(settings), exit_code=int(error.exit_code))
+        raise
+
+
+def _run(settings: Settings) -> int:
+    _check_options(settings)
     _validate(settings)
     collected = collect_sessions(settings)
     for status in collected.refused:
@@ -62,11 +76,25 @@ def run_participants(settings: Settings, verbosity: int) -> int:
         return ExitCode.INPUT_REFUSED
     dataset_description(settings.output_dir, settings.bids_dir, settings.derivatives)
     write_text(settings.output_dir / "logs" / "settings.toml", settings.to_toml())
-    statuses, result = _process(settings, collected.accepted)
+    statuses, result = _process(settings, collected.accepted, collected.refused)
     code = _exit_code([*collected.refused, *statuses])
     write_status(settings.output_dir, [*collected.refused, *statuses], settings=_record(settings), exit_code=code)
     _say_what_happened(settings, statuses, result)
     return code
+
+
+def _check_options(settings: Settings) -> None:
+    """Refuse options that name something which is not there, before any work begins."""
+    for name, path in settings.derivatives.items():
+        if not path.is_dir():
+            raise UsageError(
+                f"--derivatives {name}={path}", "is not a folder", "Give NAME=PATH of a derivative data set"
+            )
+    from sodium_prep.atlas.user import find_atlas
+
+    if settings.atlas.endswith((".nii", ".nii.gz")):
+        check_image(Path(settings.atlas))
+    find_atlas(settings.atlas)
 
 
 def collect_sessions(settings: Settings) -> Collected:
@@ -75,7 +103,10 @@ def collect_sessions(settings: Settings) -> Collected:
     protocol = load_protocol(settings.protocol) if settings.protocol else None
     accepted: list[SessionInputs] = []
     refused: list[SessionStatus] = []
-    for participant in find_participants(settings.bids_dir, settings.participant_label or None):
+    participants = find_participants(settings.bids_dir, settings.participant_label or None)
+    for warning in table_warnings(settings.bids_dir, participants):
+        logger.warning("%s", warning)
+    for participant in participants:
         for session in _sessions(settings, participant, refused):
             started = now()
             try:
@@ -118,40 +149,37 @@ def _dry_run(settings: Settings) -> int:
     return ExitCode.DONE if collected.accepted else ExitCode.INPUT_REFUSED
 
 
-def _process(settings: Settings, sessions: tuple[SessionInputs, ...]) -> tuple[list[SessionStatus], RunResult]:
+def _process(
+    settings: Settings, sessions: tuple[SessionInputs, ...], refused: tuple[SessionStatus, ...]
+) -> tuple[list[SessionStatus], RunResult]:
     from sodium_prep.cli.pages import write_pages
-    from sodium_prep.workflows.engine import run_workflow
-    from sodium_prep.workflows.participant import init_participants_wf, session_wf_name
+    from sodium_prep.workflows.engine import RunResult, run_workflow
+    from sodium_prep.workflows.participant import init_participants_wf
+    from sodium_prep.workflows.resume import forget_lost_outputs, remove_temporaries
 
-    started = now()
+    started, result = now(), RunResult()
     workflow = init_participants_wf(settings=settings, sessions=sessions)
     if settings.write_graph:
         workflow.write_graph(str(settings.output_dir / "logs" / "graph.dot"), graph2use="colored", format="svg")
-    result = run_workflow(
-        workflow,
-        nprocs=settings.nprocs,
-        mem_gb=settings.mem_gb,
-        stop_on_first_crash=settings.stop_on_first_crash,
-        crash_dir=settings.output_dir / "logs" / "crash",
-    )
-    statuses = []
-    for inputs in sessions:
-        mark = f".{session_wf_name(inputs)}."
-        failed = {name: text for name, text in result.failed.items() if mark in name}
-        unfinished = failed or any(mark in name for name in result.not_run)
-        resources = any(name in result.out_of_resources for name in failed)
-        code = (ExitCode.RESOURCES if resources else ExitCode.SOME_FAILED) if unfinished else ExitCode.DONE
-        message = "; ".join(f"{name.rpartition('.')[2]}: {text}" for name, text in failed.items())
-        status = SessionStatus(
-            inputs.participant,
-            inputs.session,
-            "failed" if unfinished else "done",
-            int(code),
-            message or ("stopped before it was done" if unfinished else ""),
-            started=started,
-            warnings=inputs.warnings,
+    forget_lost_outputs(workflow)
+    try:
+        run_workflow(
+            workflow,
+            nprocs=settings.nprocs,
+            mem_gb=settings.mem_gb,
+            stop_on_first_crash=settings.stop_on_first_crash,
+            crash_dir=settings.output_dir / "logs" / "crash",
+            outcome=result,
         )
-        statuses.append(status)
+    except (KeyboardInterrupt, SystemExit) as end:
+        code = 128 + signal.SIGINT if isinstance(end, KeyboardInterrupt) else int(end.code or 0)
+        statuses = [_session_status(inputs, result, started, stopped_by=code) for inputs in sessions]
+        write_status(settings.output_dir, [*refused, *statuses], settings=_record(settings), exit_code=code)
+        raise
+    finally:
+        for inputs in sessions:
+            remove_temporaries(settings.output_dir, inputs.participant, inputs.session)
+    statuses = [_session_status(inputs, result, started) for inputs in sessions]
     write_pages(settings, sessions, statuses)
     counted = []
     for status in statuses:
@@ -159,6 +187,31 @@ def _process(settings: Settings, sessions: tuple[SessionInputs, ...]) -> tuple[l
         files = sum(1 for path in folder.rglob("*") if path.is_file())
         counted.append(replace(status, outputs=files, finished=now()))
     return counted, result
+
+
+def _session_status(
+    inputs: SessionInputs, result: RunResult, started: str, stopped_by: int | None = None
+) -> SessionStatus:
+    """How a session ended; ``stopped_by`` is the exit code of a run that a signal has ended."""
+    from sodium_prep.workflows.participant import session_wf_name
+
+    mark = f".{session_wf_name(inputs)}."
+    failed = {name: text for name, text in result.failed.items() if mark in name}
+    unfinished = failed or any(mark in name for name in result.not_run)
+    resources = any(name in result.out_of_resources for name in failed)
+    code = ExitCode.RESOURCES if resources else ExitCode.SOME_FAILED
+    message = "; ".join(f"{name.rpartition('.')[2]}: {text}" for name, text in failed.items())
+    if unfinished and not failed:
+        message = "stopped before it was done; the same command goes on from there"
+    return SessionStatus(
+        inputs.participant,
+        inputs.session,
+        "failed" if unfinished else "done",
+        int(code if failed or stopped_by is None else stopped_by) if unfinished else 0,
+        message,
+        started=started,
+        warnings=inputs.warnings,
+    )
 
 
 def _exit_code(statuses: list[SessionStatus]) -> ExitCode:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, traits
 
 from sodium_prep import __version__
 
@@ -15,6 +15,7 @@ class StepInputSpec(BaseInterfaceInputSpec):  # type: ignore[misc]
     """Inputs that every step has."""
 
     app_version = traits.Str(__version__, usedefault=True, desc="makes a new version redo the step")
+    option_files = traits.List(File(exists=True), desc="files behind an option: a change of them redoes the step")
 
 
 class Step(SimpleInterface):  # type: ignore[misc]

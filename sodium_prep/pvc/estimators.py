@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -112,11 +113,15 @@ class RegionalSystem:
         self.image = np.asarray(image, np.float64)
         self.nuisance = np.array([kind == "nuisance" for kind in kinds or ["region"] * len(blurred)])
         self.matrix = gram(instruments, blurred)
-        self.noise_matrix = noise.quadratic_form(instruments, mask)
         self.right = gram(instruments, self.image[None])[:, 0]
         judged = np.ones(self.image.size, bool) if core is None else core[mask]
         self._core = judged if judged.any() else np.ones_like(judged)
         self._norms = np.einsum("ij,ij->i", blurred, blurred, dtype=np.float64)
+
+    @cached_property
+    def noise_matrix(self) -> Array:
+        """Covariance of the sums over the image, ``Q C Q^T``."""
+        return self.noise.quadratic_form(self.instruments, self.mask)
 
     def with_image(self, image: NDArray[np.floating]) -> RegionalSystem:
         """The same model for another image, (m,) fitted voxels, without summing anew."""
@@ -138,13 +143,8 @@ class RegionalSystem:
         Fit with k columns: the same as with blurred maps added up beforehand, without touching an image again.
         """
         m = np.eye(len(self.matrix)) if membership is None else np.asarray(membership, np.float64)
-        matrix, covered = m.T @ self.matrix @ m, m.T @ self._norms
-        alive = covered > _LEAST_SHARE * covered.max()
-        free = np.asarray(m.T @ self.nuisance > 0.0)
-        matrix = matrix + np.diag(NUISANCE_RIDGE * free * np.diag(matrix))
-        scale = 1.0 / np.sqrt(np.abs(np.diag(matrix)[alive]))
-        scaled = matrix[np.ix_(alive, alive)] * np.outer(scale, scale)
-        inverse = np.asarray(scipy.linalg.inv(scaled)) * np.outer(scale, scale)
+        matrix, alive = self._regular(m)
+        inverse, condition = _inverse(matrix[np.ix_(alive, alive)])
         operator = np.full((m.shape[1], m.shape[0]), np.nan)
         operator[alive] = inverse @ m.T[alive]
         values = operator @ self.right
@@ -162,13 +162,37 @@ class RegionalSystem:
             values,
             operator @ self.noise_matrix @ operator.T,
             inflation,
-            float(np.linalg.cond(scaled)),
+            condition,
             squares / expected if expected > 0.0 else 1.0,
             float(np.sqrt(squares / self._core.sum())),
             float(np.sqrt(np.mean(variance[self._core]))),
             operator,
             self,
         )
+
+    def solve(self) -> tuple[Array, Array, Array]:
+        """Operator on the sums over the image (n, n), values (n,) and residual (m,), without any error estimate.
+
+        Columns that are not in the fitted voxels are zero.
+        """
+        matrix, alive = self._regular(np.eye(len(self.matrix)))
+        operator = np.zeros_like(matrix)
+        operator[np.ix_(alive, alive)] = _inverse(matrix[np.ix_(alive, alive)])[0]
+        values = operator @ self.right
+        return operator, values, self.image - values @ self.blurred
+
+    def _regular(self, m: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Matrix of merged columns with the pull on nuisance columns, and which columns have any weight."""
+        matrix, covered = m.T @ self.matrix @ m, m.T @ self._norms
+        free = np.asarray(m.T @ self.nuisance > 0.0)
+        return matrix + np.diag(NUISANCE_RIDGE * free * np.diag(matrix)), covered > _LEAST_SHARE * covered.max()
+
+
+def _inverse(matrix: Array) -> tuple[Array, float]:
+    """Inverse, and condition number with the diagonal scaled to 1."""
+    scale = 1.0 / np.sqrt(np.abs(np.diag(matrix)))
+    scaled = matrix * np.outer(scale, scale)
+    return np.asarray(scipy.linalg.inv(scaled)) * np.outer(scale, scale), float(np.linalg.cond(scaled))
 
 
 def labbe(

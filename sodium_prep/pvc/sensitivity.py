@@ -56,8 +56,8 @@ def motion_derivatives(
 
     Returns
     -------
-    Two of (6, X, Y, Z): three shifts along the image axes, and three rotations about them that move points at 60 mm
-    by 1 mm.
+    Two of (6, X, Y, Z): three shifts along the image axes, and three rotations about them (right-handed in the
+    coordinates of the grid) that move points at 60 mm by 1 mm.
     """
     shape = prediction.shape
     k = _frequencies(shape, voxel_mm)
@@ -75,10 +75,10 @@ def motion_derivatives(
     first = [-g for g in gradient]
     second = [slope(spectrum, axis, 2) for axis in range(3)]
     for a, b in ((1, 2), (2, 0), (0, 1)):
-        turned = lever[a] * gradient[b] - lever[b] * gradient[a]
+        turned = lever[b] * gradient[a] - lever[a] * gradient[b]
         again = scipy.fft.rfftn(turned)
         first.append(turned)
-        second.append(lever[a] * slope(again, b) - lever[b] * slope(again, a))
+        second.append(lever[b] * slope(again, a) - lever[a] * slope(again, b))
     return np.stack(first), np.stack(second)
 
 

@@ -164,9 +164,10 @@ def _concentration_metrics(result: ScanResult, primary: str | None) -> dict[str,
         )
 
     cortex = [tsc("Cortex", reference) for reference in result.lines]
-    out: dict[str, float | None] = {"csf_gm_ratio": tsc("CSF", primary) / tsc("Cortex", primary)}
+    out: dict[str, float | None] = {}
     if estimator == "labbe":
         out |= {"gm_tsc_mM": tsc("Cortex", primary), "wm_tsc_mM": tsc("WhiteMatter", primary)}
+        out["csf_gm_ratio"] = tsc("CSF", primary) / tsc("Cortex", primary)
     if len(cortex) > 1:
         out["reference_disagreement"] = float((max(cortex) - min(cortex)) / min(cortex))
     if result.tsc is not None:

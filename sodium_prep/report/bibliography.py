@@ -77,6 +77,10 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "describing outputs of neuroimaging experiments. Sci Data 2016;3:160044.",
         "10.1038/sdata.2016.44",
     ),
+    "gudbjartsson1995": Source(
+        "Gudbjartsson H, Patz S. The Rician distribution of noisy MRI data. Magn Reson Med 1995;34:910-914.",
+        "10.1002/mrm.1910340618",
+    ),
     "hagiwara2021": Source(
         "Hagiwara A, Bydder M, Oughourlian TC, et al. Sodium MR neuroimaging. AJNR Am J Neuroradiol 2021;42:1920-1926.",
         "10.3174/ajnr.A7261",
@@ -166,6 +170,9 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "for PET imaging: principle, validation and robustness. Phys Med Biol 2012;57:7101-7116.",
         "10.1088/0031-9155/57/21/7101",
     ),
+    "santago1995": Source(
+        "Santago P, Gage HD. Statistical models of partial volume effect. IEEE Trans Image Process 1995;4:1531-1540."
+    ),
     "seabold2010": Source(
         "Seabold S, Perktold J. Statsmodels: econometric and statistical modeling with Python. "
         "Proc 9th Python in Science Conf 2010:92-96.",
@@ -191,9 +198,13 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Biometrika 1947;34:28-35.",
         "10.1093/biomet/34.1-2.28",
     ),
+    "york2004": Source(
+        "York D, Evensen NM, López Martínez M, De Basabe Delgado J. Unified equations for the slope, intercept, and "
+        "standard errors of the best straight line. Am J Phys 2004;72:367-375.",
+        "10.1119/1.1632486",
+    ),
     "yushkevich2016": Source(
         "Yushkevich PA, Pluta J, Wang H, et al. Fast automatic segmentation of hippocampal subfields and medial "
-        "temporal lobe subregions in 3 Tesla and 7 Tesla T2-weighted MRI. Alzheimers Dement 2016;12:P126-P127.",
-        "10.1016/j.jalz.2016.06.205",
+        "temporal lobe subregions in 3 Tesla and 7 Tesla T2-weighted MRI. Alzheimers Dement 2016;12:P126-P127."
     ),
 }

@@ -215,7 +215,8 @@ def _region_rows(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             entry["values"][row["estimator"]] = [row["tsc"], row["tsc_ci_low"], row["tsc_ci_high"]]
             if row["estimator"] == "labbe" and row["flag"] != "ok":
                 entry["flag"] = row["flag"]
-    return list(rows.values())
+    order = [f"{name}{side}" for name in MAIN_REGIONS for side in ("", " L", " R")]
+    return sorted(rows.values(), key=lambda entry: order.index(entry["region"]))
 
 
 def _what_ran(
@@ -249,16 +250,16 @@ def scan_report(record: Mapping[str, Any], svgs: Mapping[str, str]) -> ScanRepor
     ]
     missing = {}
     if "psf" not in report["figures"]:
-        missing = {section: "The point spread function is not known." for section in ("psf", "residual")}
+        missing = {section: "the point spread function is not known" for section in ("psf", "residual")}
     if "calibration" not in report["figures"]:
-        missing["calibration"] = "No calibration by vials."
+        missing["calibration"] = "there is no calibration by vials"
     if "tsc" not in report["figures"]:
-        missing["tsc"] = "No reference, so no concentrations."
+        missing["tsc"] = "there is no reference, so there are no concentrations"
     rows = [
         RegionRow(
             row["region"],
             row["reference"],
-            {name: _triple(values) for name, values in row["values"].items()},
+            {name: _triple(row["values"][name]) for name in plots.ESTIMATOR_NAMES if name in row["values"]},
             row["flag"],
         )
         for row in report["regions"]

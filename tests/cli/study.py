@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
+import re
+import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
 from sodium_prep.atlas.bundled import load_atlas, load_template
+from sodium_prep.cli.main import run
 
 ROOT = Path(__file__).parents[2]
 SODIUM = "sub-{0}/anat/sub-{0}_acq-sodium_PDw.nii.gz"
@@ -85,8 +93,7 @@ def _head() -> dict[str, np.ndarray]:
     kinds = tissue[atlas.labels]
     kinds[(kinds == 0) & template.brain_mask] = 3
     head = {
-        name: _on_grid(kinds == number, template.affine, 1)
-        for number, name in enumerate(("gm", "wm", "csf"), start=1)
+        name: _on_grid(kinds == number, template.affine, 1) for number, name in enumerate(("gm", "wm", "csf"), start=1)
     }
     head["labels"] = _on_grid(atlas.labels, template.affine, 0).astype(np.int32)
     head["brain"] = (head["gm"] + head["wm"] + head["csf"]) > 0.5
@@ -130,3 +137,70 @@ def make_study(root: Path, labels: tuple[str, ...] = ("01", "02")) -> Path:
             _save(Path(f"{stem}_label-{tissue.upper()}_probseg.nii.gz"), head[tissue])
         Path(f"{stem}_acq-sodium_from-sodium_to-T1w_mode-image_xfm.txt").write_text(_IDENTITY)
     return root
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command said and did; the steps without the name of the workflow."""
+
+    code: int
+    out: str
+    err: str
+    executed: list[str]
+    unchanged: list[str]
+
+
+def options(root: Path, out: Path, *extra: str) -> list[str]:
+    """The arguments of a quick run of a study; ``root/work`` keeps the steps of all runs."""
+    given = ["-d", f"given={root / 'derivatives'}", "--output-spaces", "T1w", "--skip-bids-validation", "--nprocs", "2"]
+    return [str(root / "raw"), str(out), "participant", "-w", str(root / "work"), *given, *extra]
+
+
+def run_here(arguments: list[str]) -> Outcome:
+    """Run the command line in this process, which saves its imports, and leave no trace of it in the process."""
+    ours = logging.getLogger("sodium_prep")
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers], ours.propagate, ours.level
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = run([*arguments, "-v"])
+    except SystemExit as end:  # argparse ends the program itself
+        code = int(end.code or 0)
+    finally:
+        for number, handler in zip(numbers, before[0], strict=True):
+            signal.signal(number, handler)
+        ours.handlers, ours.propagate = [], before[1]
+        ours.setLevel(before[2])
+    return Outcome(code, out.getvalue(), err.getvalue(), _steps(err, "done"), _steps(err, "unchanged"))
+
+
+def _steps(stream: io.StringIO, word: str) -> list[str]:
+    return re.findall(rf"^INFO {word} sodium_prep\.(\S+)", stream.getvalue(), re.MULTILINE)
+
+
+def start(arguments: list[str], **kwargs: Any) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own."""
+    program = [sys.executable, "-m", "sodium_prep.cli.main", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment, **kwargs)
+
+
+def read_status(out: Path) -> dict[str, Any]:
+    return json.loads((out / "logs" / "status.json").read_text())
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def changed(path: Path) -> Iterator[None]:
+    """Let a file be changed or removed, and put it back."""
+    content, times = path.read_bytes(), path.stat()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

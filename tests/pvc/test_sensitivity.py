@@ -26,14 +26,16 @@ def scan():
     return head, blurred, truth, mask
 
 
-def moved(head, truth, motion):
-    blurred = push_compartments(head, motion, heads.SHAPE, heads.AFFINE, PSF, RELAXATIONS)
+def moved(head, truth, motion, psf=PSF):
+    blurred = push_compartments(head, motion, heads.SHAPE, heads.AFFINE, psf, RELAXATIONS)
     return (truth.astype(np.float32) @ blurred).reshape(heads.SHAPE), blurred
 
 
 def test_rigid_motions(scan):
-    head, blurred, truth, mask = scan
-    prediction = (truth.astype(np.float32) @ blurred).reshape(heads.SHAPE)
+    """With a Gaussian, which has no tails that the finite period could fold in differently after a motion."""
+    head, _, truth, mask = scan
+    psf = PsfModel("gaussian", fwhm_mm=9.0)
+    prediction, _ = moved(head, truth, np.eye(4), psf)
     centre = np.array([24.0, 23.0, 22.0])
     point = heads.AFFINE[:3, :3] @ centre + heads.AFFINE[:3, 3]
     derivatives, second = motion_derivatives(prediction, np.full(3, heads.VOXEL_MM), centre)
@@ -48,12 +50,10 @@ def test_rigid_motions(scan):
                 motion[:3, :3] = heads.rigid(angles, (0, 0, 0))[:3, :3]
                 motion[:3, 3] = point - motion[:3, :3] @ point
         # The object moves by the motion where the frame moves by its inverse.
-        ends = [moved(head, truth, np.linalg.inv(motion))[0] for motion in (plus, minus)]
+        ends = [moved(head, truth, np.linalg.inv(motion), psf)[0] for motion in (plus, minus)]
         difference, bend = (ends[0] - ends[1]) / 1.6, (ends[0] + ends[1] - 2.0 * prediction) / 0.64
         assert np.sqrt(np.mean((bend - second[number])[mask] ** 2)) < 0.1 * np.sqrt(np.mean(bend[mask] ** 2))
-        sign = -1.0 if np.sum(difference[mask] * derivatives[number][mask]) < 0 else 1.0
-        assert sign == 1.0 or number >= 3  # the sense of a rotation does not matter to its variance
-        error = (difference - sign * derivatives[number])[mask]
+        error = (difference - derivatives[number])[mask]
         assert np.sqrt(np.mean(error**2)) < 0.03 * np.sqrt(np.mean(difference[mask] ** 2))
 
 
