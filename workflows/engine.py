@@ -32,7 +32,9 @@ logger = logging.getLogger("sodium_prep.run")
 POLL_S = 0.03
 """Pause between two looks at the running steps, seconds."""
 
-_OUT_OF_RESOURCES = re.compile(r"\b(ResourceError|MemoryError)\b|No space left on device|Disk quota exceeded")
+_OUT_OF_RESOURCES = re.compile(
+    r"\b(ResourceError|MemoryError)\b|No space left on device|Disk quota exceeded|File too large"
+)
 _ERROR_LINE = re.compile(r"\s*(?:[A-Za-z_]\w*\.)*(?P<name>[A-Z]\w*)(?:: (?P<text>.*))?$")
 
 

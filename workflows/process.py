@@ -14,7 +14,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from traceback import format_exception_only
+from traceback import format_exception, format_exception_only
 from typing import Any
 
 from nipype.pipeline.plugins.multiproc import run_node
@@ -125,11 +125,18 @@ def _run_step(node: Any, updatehash: bool, outbox: Connection, log_file: Path, e
     """Run one node in this process and send back its traceback and peak memory in GB."""
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    except OSError:  # a full disk; the step itself says so better
+        descriptor = os.open(os.devnull, os.O_WRONLY)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.environ.update(environment)
-    traceback = run_node(node, updatehash, 0)["traceback"]
+    try:
+        traceback = run_node(node, updatehash, 0)["traceback"]
+    except Exception as error:
+        # After an error nipype looks for a file with the result; where there is none, that hides the error itself.
+        traceback = format_exception(error.__context__ or error)
     peak_kb = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     outbox.send((traceback, peak_kb / 1024**2))
 

@@ -136,6 +136,7 @@ def init_series_wf(
             references=list(references),
             estimators=list(estimators),
             b1_units=plan.b1_units,
+            refine=plan.transform is None,
         ),
         name="quantify",
         mem_gb=2.5,
@@ -154,6 +155,7 @@ def init_series_wf(
         ]
     )
     reports.append((quant, "report_file"))
+    placed = (quant, "transform")
 
     page = Node(
         report.ReportScan(

@@ -216,7 +216,8 @@ def check_references(references: tuple[SodiumReference, ...], where: Path, image
     """
     vials = [reference for reference in references if reference.is_vial]
     distinct = {vial.concentration_mM for vial in vials}
-    if len(distinct) == 1:
+    # A single vial makes a line through the origin; several alike are more likely a slip than a design.
+    if len(distinct) == 1 and len(vials) > 1:
         problem = f"its vials have one distinct concentration only ({distinct.pop():g} mmol/L)"
         raise InputError(where, problem, "Give the Concentration of at least two different vials in SodiumReferences")
     if image is None:

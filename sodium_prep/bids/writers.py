@@ -52,8 +52,12 @@ def write_bytes(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        mend = "Make room on the disk and run again" if full else "Check that the output folder can be written"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        mend = (
+            "Make room on the disk, or raise the limit on it, and run again"
+            if full
+            else "Check that the output folder can be written"
+        )
         raise ResourceError(path, f"cannot be written ({error.strerror or error})", mend) from error
     finally:
         if temporary.exists():

@@ -37,10 +37,18 @@ def start_logging(verbosity: int, log_dir: Path | None) -> Path | None:
         return None
     log_dir.mkdir(parents=True, exist_ok=True)
     path = _new_file(log_dir, time.strftime("sodium-prep_%Y%m%dT%H%M%SZ", time.gmtime()))
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root.addHandler(file)
     return path
+
+
+class _LogFile(logging.FileHandler):
+    """A log file whose disk may fill up: that is said once and ends the log, not the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        logging.getLogger("sodium_prep").removeHandler(self)
+        print(f"WARNING {self.baseFilename}: cannot be written ({sys.exc_info()[1]}).", file=sys.stderr)
 
 
 def _new_file(folder: Path, stem: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
@@ -45,7 +46,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _internal(error)
 
 
-_OUT_OF_SPACE = (28, 122)  # ENOSPC, EDQUOT
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _internal(error: Exception) -> int:

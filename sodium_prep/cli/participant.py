@@ -66,6 +66,8 @@ def run_participants(settings: Settings, verbosity: int) -> int:
 
 
 def _run(settings: Settings) -> int:
+    from sodium_prep.cli.pages import write_pages
+
     _check_options(settings)
     _validate(settings)
     collected = collect_sessions(settings)
@@ -78,8 +80,12 @@ def _run(settings: Settings) -> int:
     write_text(settings.output_dir / "logs" / "settings.toml", settings.to_toml())
     statuses, result = _process(settings, collected.accepted, collected.refused)
     code = _exit_code([*collected.refused, *statuses])
-    write_status(settings.output_dir, [*collected.refused, *statuses], settings=_record(settings), exit_code=code)
-    _say_what_happened(settings, statuses, result)
+    _say_what_happened(statuses, result)
+    write_pages(settings, collected.accepted, statuses)
+    counted = [_finished(settings, status) for status in statuses]
+    write_status(settings.output_dir, [*collected.refused, *counted], settings=_record(settings), exit_code=code)
+    for participant in dict.fromkeys(status.participant for status in statuses):
+        print(f"  {settings.output_dir / f'sub-{participant}.html'}")
     return code
 
 
@@ -87,9 +93,8 @@ def _check_options(settings: Settings) -> None:
     """Refuse options that name something which is not there, before any work begins."""
     for name, path in settings.derivatives.items():
         if not path.is_dir():
-            raise UsageError(
-                f"--derivatives {name}={path}", "is not a folder", "Give NAME=PATH of a derivative data set"
-            )
+            option, mend = f"--derivatives {name}={path}", "Give NAME=PATH of a derivative data set"
+            raise UsageError(option, "is not a folder", mend)
     from sodium_prep.atlas.user import find_atlas
 
     if settings.atlas.endswith((".nii", ".nii.gz")):
@@ -152,7 +157,6 @@ def _dry_run(settings: Settings) -> int:
 def _process(
     settings: Settings, sessions: tuple[SessionInputs, ...], refused: tuple[SessionStatus, ...]
 ) -> tuple[list[SessionStatus], RunResult]:
-    from sodium_prep.cli.pages import write_pages
     from sodium_prep.workflows.engine import RunResult, run_workflow
     from sodium_prep.workflows.participant import init_participants_wf
     from sodium_prep.workflows.resume import forget_lost_outputs, remove_temporaries
@@ -179,14 +183,13 @@ def _process(
     finally:
         for inputs in sessions:
             remove_temporaries(settings.output_dir, inputs.participant, inputs.session)
-    statuses = [_session_status(inputs, result, started) for inputs in sessions]
-    write_pages(settings, sessions, statuses)
-    counted = []
-    for status in statuses:
-        folder = settings.output_dir / f"sub-{status.participant}" / (f"ses-{status.session}" if status.session else "")
-        files = sum(1 for path in folder.rglob("*") if path.is_file())
-        counted.append(replace(status, outputs=files, finished=now()))
-    return counted, result
+    return [_session_status(inputs, result, started) for inputs in sessions], result
+
+
+def _finished(settings: Settings, status: SessionStatus) -> SessionStatus:
+    folder = settings.output_dir / f"sub-{status.participant}" / (f"ses-{status.session}" if status.session else "")
+    files = sum(1 for path in folder.rglob("*") if path.is_file())
+    return replace(status, outputs=files, finished=now())
 
 
 def _session_status(
@@ -197,10 +200,13 @@ def _session_status(
 
     mark = f".{session_wf_name(inputs)}."
     failed = {name: text for name, text in result.failed.items() if mark in name}
-    unfinished = failed or any(mark in name for name in result.not_run)
+    begun = any(mark in name for name in (*result.executed, *result.cached))
+    unfinished = failed or not begun or any(mark in name for name in result.not_run)
     resources = any(name in result.out_of_resources for name in failed)
     code = ExitCode.RESOURCES if resources else ExitCode.SOME_FAILED
     message = "; ".join(f"{name.rpartition('.')[2]}: {text}" for name, text in failed.items())
+    if resources and not message.endswith("."):  # no error of ours, which would say how to mend it
+        message += ". Make room on the disk, or give the run more memory, and run again."
     if unfinished and not failed:
         message = "stopped before it was done; the same command goes on from there"
     return SessionStatus(
@@ -221,19 +227,15 @@ def _exit_code(statuses: list[SessionStatus]) -> ExitCode:
     return ExitCode.RESOURCES if int(ExitCode.RESOURCES) in codes else ExitCode.SOME_FAILED
 
 
-def _say_what_happened(settings: Settings, statuses: list[SessionStatus], result: RunResult) -> None:
+def _say_what_happened(statuses: list[SessionStatus], result: RunResult) -> None:
     done = [status for status in statuses if status.state == "done"]
     for status in statuses:
         if status.state != "done":
             print(f"sodium-prep: {status.key}: {status.message}", file=sys.stderr)
-    work = (
-        f"{len(result.executed)} steps done, {len(result.cached)} were up to date"
-        if result.executed
-        else f"nothing to do: all {len(result.cached)} steps are up to date"
-    )
+    counts = f"{len(result.executed)} steps done, {len(result.cached)} were up to date, {len(result.failed)} failed"
+    idle = not result.executed and not result.failed
+    work = f"nothing to do: all {len(result.cached)} steps are up to date" if idle else counts
     print(f"{len(done)} of {len(statuses)} session(s) finished ({work}).")
-    for participant in dict.fromkeys(status.participant for status in statuses):
-        print(f"  {settings.output_dir / f'sub-{participant}.html'}")
 
 
 def _record(settings: Settings) -> dict[str, object]:

@@ -178,7 +178,7 @@ class SaveScan(_Save):
         if inputs.tsc_t1w:
             reference = self._uri(names.preproc_anat(inputs.contrast))
             path = names.tsc_map(acq, space="T1w")
-            fields = {"space": "T1w", "spatial_reference": reference, "extra": method}
+            fields: dict[str, Any] = {"space": "T1w", "spatial_reference": reference, "extra": method}
             self._image(path, inputs.tsc_t1w, text, units="mmol/L", **fields)
         if inputs.tsc_template:
             path = names.tsc_map(acq, space=TEMPLATE_NAME)

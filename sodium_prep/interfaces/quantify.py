@@ -31,6 +31,7 @@ class Quantify(Step):
         atlas = traits.Str("desikan-killiany", usedefault=True)
         acquisition = traits.Dict(mandatory=True)
         psf_known = traits.Bool(mandatory=True)
+        refine = traits.Bool(True, usedefault=True, desc="let the regional model refine the registration")
         psf_fwhm_mm = traits.Float(desc="a Gaussian PSF in place of the computed one")
         vials = traits.List(traits.Dict, mandatory=True, desc="fields of ReferenceGeometry")
         vials_placed = traits.Bool(mandatory=True)
@@ -43,6 +44,7 @@ class Quantify(Step):
         tsc = File(desc="mM, native grid; absent without any reference")
         tsc_stderr = File()
         residual = File(desc="image minus model over the expected noise, native grid")
+        transform = File(desc="sodium to anatomy, as used")
         report_file = File()
 
     def _run_interface(self, runtime: Any) -> Any:
@@ -70,6 +72,7 @@ class Quantify(Step):
             eyes_mm=[to_sodium[:3, :3] @ eye + to_sodium[:3, 3] for eye in eyes],
             references=self.inputs.references,
             estimators=self.inputs.estimators,
+            refine=self.inputs.refine,
         )
         self._write(result, scan, relaxations)
         return runtime
@@ -141,6 +144,7 @@ class Quantify(Step):
     def _write(self, result: Any, scan: Any, relaxations: Any) -> None:
         import numpy as np
 
+        from sodium_prep.anat.transforms import write_itk_affine
         from sodium_prep.bids.writers import write_tsv
         from sodium_prep.regional.summary import calibration_record, scan_metrics
         from sodium_prep.regional.table import TABLE_COLUMNS
@@ -150,6 +154,7 @@ class Quantify(Step):
         if result.tsc is not None:
             save_image(self.out_path("tsc", "tsc.nii"), result.tsc, scan.affine)
             save_image(self.out_path("tsc_stderr", "tsc_stderr.nii"), result.tsc_stderr, scan.affine)
+        write_itk_affine(self.out_path("transform", "sodium_to_t1w.txt"), result.sodium_to_t1w)
         noise = np.where(scan.noise.sd > 0, scan.noise.sd, np.nan)
         save_image(self.out_path("residual", "residual.nii"), result.signals.residual / noise, scan.affine)
         save_json(self.out_path("report_file", "quantify.json"), scan_metrics(result, scan, relaxations))

@@ -78,5 +78,4 @@ def _read_table(path: str) -> list[dict[str, Any]]:
     import pandas as pd
 
     frame = pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False, dtype={"name": str, "flag": str})
-    rows: list[dict[str, Any]] = frame.to_dict("records")
-    return rows
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]

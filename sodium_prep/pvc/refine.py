@@ -42,7 +42,7 @@ class RigidRefinement:
     covariance : (6, 6)
         Of the motions, from image noise widened by the misfit; mm^2.
     residual_sd : (2,)
-        Root mean square residual before and after.
+        Root mean square residual before, and before the last step.
     converged
         Whether the last step was below 0.02 mm and within the limit; if not, the transform is the one given.
     """
@@ -112,9 +112,9 @@ def refine_rigid(
         size = float(np.abs(step).max())
         excess = max(1.0, residuals[-1] ** 2 / float(np.mean(noise.sd[mask].astype(np.float64) ** 2)))
         covariance = excess * inverse @ noise.quadratic_form(moves, mask) @ inverse
+        current, total = _moved(current, step, sodium_affine, centre), total + step
         if size < _CONVERGED_MM:
             break
-        current, total = _moved(current, step, sodium_affine, centre), total + step
     good = size < _CONVERGED_MM and float(np.abs(total).max()) < most_mm and residuals[-1] <= residuals[0]
     return RigidRefinement(
         current if good else np.array(sodium_to_t1w, np.float64),

@@ -18,6 +18,7 @@ from sodium_prep.pvc.compartments import Compartments
 from sodium_prep.pvc.forward import region_fractions
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
+from sodium_prep.pvc.refine import refine_rigid
 from sodium_prep.quant.calibration import CalibrationLine, internal_reference_line
 from sodium_prep.quant.detect import find_eyes, find_references, match_references
 from sodium_prep.quant.geometry import Mtf, ReferenceGeometry, voxel_centres
@@ -29,13 +30,20 @@ from sodium_prep.quant.references import (
 )
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.quant.tscmap import tsc_map
-from sodium_prep.regional.signals import EstimatorName, RegionalSignals, regional_signals
+from sodium_prep.regional.signals import (
+    REGISTRATION_SD_MM,
+    EstimatorName,
+    RegionalSignals,
+    regional_signals,
+)
 from sodium_prep.regional.table import csf_line, regional_table
 
 Array = NDArray[np.float64]
 
 EYES_MM: Final = ((-33.0, 62.0, -38.0), (33.0, 62.0, -38.0))
 """About where the eyes lie in MNI152NLin6Asym space."""
+_REFINED_SD_MM: Final = 0.15
+"""What a refined registration leaves, at the least, with fractions that are estimates themselves."""
 _UNKNOWN_CONTENT: Final = Relaxation(0.05, 0.05)
 _EYE_CORE_MM: Final = 6.0
 _CORE_SHARE: Final = 0.95
@@ -102,6 +110,10 @@ class ScanResult:
         Rows of the regional table.
     tsc, tsc_stderr : (X, Y, Z) float32
         Maps on the native grid, mM; None without any reference.
+    sodium_to_t1w : (4, 4)
+        Registration as used.
+    registration_sd_mm
+        Standard deviation assumed of each of its motions.
     notes
         What the user should know, one line each.
     """
@@ -113,6 +125,8 @@ class ScanResult:
     table: list[dict[str, Any]]
     tsc: NDArray[np.float32] | None
     tsc_stderr: NDArray[np.float32] | None
+    sodium_to_t1w: Array
+    registration_sd_mm: float
     notes: tuple[str, ...]
 
 
@@ -138,6 +152,7 @@ def quantify_scan(
     eyes_mm: Sequence[Array],
     references: Sequence[str],
     estimators: Sequence[EstimatorName],
+    refine: bool = True,
 ) -> ScanResult:
     """Estimate regional signals, calibrate by every reference there is, and make table and maps.
 
@@ -151,6 +166,8 @@ def quantify_scan(
         Wanted among ``vials``, ``CSF``, ``vitreous``.
     estimators
         Wanted; ``none`` is always reported.
+    refine
+        Let the regional model refine the registration, where the PSF is known.
 
     Raises
     ------
@@ -166,6 +183,16 @@ def quantify_scan(
             "The point spread function is not known: no value is corrected for partial volume. Give ReadoutDuration, "
             "NominalResolution and KSpaceFilter (sidecar or --protocol), or --psf."
         )
+    registration_sd_mm = REGISTRATION_SD_MM
+    if refine and scan.psf is not None:
+        found = refine_rigid(
+            scan.image, scan.affine, scan.noise, compartments, scan.sodium_to_t1w, relaxations, scan.psf
+        )
+        if found.converged:
+            scan = replace(scan, sodium_to_t1w=found.sodium_to_t1w)
+            registration_sd_mm = max(_REFINED_SD_MM, found.sd_mm)
+        else:
+            notes.append("The regional model did not refine the registration: it found no better place near by.")
     signals = regional_signals(
         scan.image,
         scan.affine,
@@ -177,12 +204,15 @@ def quantify_scan(
         scan.psf or nominal_psf(scan.acquisition, scan.affine),
         b1_plus=scan.b1_plus,
         estimators=wanted,
+        registration_sd_mm=registration_sd_mm,
     )
     lines: dict[str, CalibrationLine] = {}
     measured = _measure_vials(scan, vials, vials_placed, eyes_mm, notes) if "vials" in references else ()
     if measured:
         lines["vials"] = _vial_line(scan, measured)
         notes += [f"{m.label} is not used: {m.reason}." for m in measured if not m.usable]
+        if sum(m.usable for m in measured) == 1:
+            notes.append("One vial only: its line goes through the origin, and nothing checks it.")
     if "CSF" in references:
         _add_csf_line(lines, scan, signals, compartments, relaxations, notes)
     eyes: tuple[ReferenceSignal, ...] = ()
@@ -192,7 +222,10 @@ def quantify_scan(
     if not lines:
         notes.append("There is no reference, so nothing is given in mmol/L.")
     tsc, stderr = _maps(scan, compartments, relaxations, lines)
-    return ScanResult(signals, measured, eyes, lines, regional_table(signals, lines), tsc, stderr, tuple(notes))
+    table = regional_table(signals, lines)
+    return ScanResult(
+        signals, measured, eyes, lines, table, tsc, stderr, scan.sodium_to_t1w, registration_sd_mm, tuple(notes)
+    )
 
 
 def expected_eyes(

@@ -110,6 +110,7 @@ def scan_metrics(result: ScanResult, scan: Scan, relaxations: Mapping[Tissue, Re
         "psf": _psf_record(scan, relaxations),
         "primary": primary,
         "condition": signals.condition,
+        "registration_sd_mm": result.registration_sd_mm,
         "notes": list(result.notes),
     }
 

@@ -64,8 +64,8 @@ def draw_figures(
             figures.tsc_on_t1w(t1w, tsc[0], affine, tissues=tissues, brain_mask=brain), wide=True)  # fmt: skip
     vials = [row for row in calibration["references"] if row["reference"] == "vials"]
     if vials and "vials" in calibration["lines"]:
-        add("calibration", "Calibration line", "Vials, fitted line and 95 % intervals; below, the "
-            "residual of each vial.", _calibration(vials, calibration["lines"]["vials"], table), wide=False)  # fmt: skip
+        add("calibration", "Calibration line", "Vials and fitted line with 95 % intervals; residuals "
+            "below.", _calibration(vials, calibration["lines"]["vials"], table), wide=False)  # fmt: skip
     add("registration", "Sodium over T1w", "The contours come from the T1w image and must fit the sodium image.",
         figures.coregistration(t1w, _need(images, "sodium_t1w")[0], affine,
                                contours=[(brain, _VERMILION, "brain mask")]), wide=True)  # fmt: skip

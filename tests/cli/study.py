@@ -183,7 +183,9 @@ def start(arguments: list[str], **kwargs: Any) -> subprocess.Popen[str]:
     """Start the command line in a process of its own."""
     program = [sys.executable, "-m", "sodium_prep.cli.main", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment, **kwargs)
+    return subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **kwargs
+    )
 
 
 def read_status(out: Path) -> dict[str, Any]:

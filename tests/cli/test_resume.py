@@ -30,11 +30,19 @@ def _again(root, *extra):
     return study.run_here(study.options(root, root / "out", "--participant-label", "01", *extra))
 
 
+@pytest.fixture
+def finished(root):
+    """The study, when the last run with its work folder was that of participant 01 into ``out``."""
+    assert _again(root).code == 0
+    return root
+
+
 def _times(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_second_run_has_nothing_to_do(root):
+def test_second_run_has_nothing_to_do(finished):
+    root = finished
     before = _times(root / "out" / "sub-01")
     for name in (SODIUM, SIDECAR, T1W):  # a new time alone is no change
         os.utime(root / "raw" / name.format("01"))
@@ -57,7 +65,8 @@ def test_second_run_has_nothing_to_do(root):
     ],
     ids=["all", "a table", "a part of a table"],
 )
-def test_lost_outputs_are_written_again(lose, saved, root):
+def test_lost_outputs_are_written_again(lose, saved, finished):
+    root = finished
     before = study.files_below(root / "out" / "sub-01")
     lose(root / "out")
     outcome = _again(root)

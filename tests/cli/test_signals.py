@@ -124,16 +124,22 @@ def test_run_goes_on_after_a_kill(running, root, tmp_path):
     assert (tmp_path / study.TABLE.format("02")).is_file()
 
 
-def test_full_disk(root, tmp_path):
+@pytest.mark.parametrize("work", ["work that is done", "work to do"])
+def test_full_disk(work, root, tmp_path):
     """Files may not grow beyond a size that the log stays below and an image does not."""
     arguments = study.options(root, tmp_path / "out", "--participant-label", "01")
+    arguments += ["-w", str(tmp_path / "work")] if work == "work to do" else []
     limit = (30_000, 30_000)
     with study.start(arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)) as run:
-        _, err = run.communicate(timeout=LIMIT_S)
+        out, err = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 5
     assert "File too large" in err
     assert "Make room on the disk" in err
+    assert "Traceback" not in err
+    assert "0 of 1 session(s) finished" in out
+    assert "nothing to do" not in out
     assert _half_written(tmp_path) == []
+    assert not list(tmp_path.glob("out/sub-01/**/*.nii.gz"))
     status = study.read_status(tmp_path / "out")
     assert status["sessions"]["sub-01"].items() >= {"state": "failed", "exit_code": 5}.items()
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from sodium_prep.physics.relaxation import tissue_relaxation
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.pvc.refine import refine_rigid
+from sodium_prep.pvc.sensitivity import HEAD_RADIUS_MM
 from sodium_prep.recon.noise import noise_power_spectrum
 from tests.pvc import heads
 
@@ -39,14 +41,25 @@ def refine(image, affine, start, **options):
     )  # fmt: skip
 
 
-def test_registration_error_of_a_millimetre_shrinks_to_hundredths(image):
+def test_registration_error_of_a_millimetre_shrinks_to_what_noise_leaves(image):
+    """The head is almost a body of revolution about y: that rotation is the least sure, and its error says so."""
     start = heads.rigid((0.5, 0.7, -0.6), (0.5, -0.6, 0.4)) @ heads.rigid()
     found = refine(image, heads.AFFINE, start)
     assert target_error_mm(start) > 0.9
     assert found.converged
-    assert target_error_mm(found.sodium_to_t1w) < 0.05
-    assert found.residual_sd[1] < 0.5 * found.residual_sd[0]
-    assert 0.001 < found.sd_mm < 0.05
+    assert target_error_mm(found.sodium_to_t1w) < 0.15
+    assert found.residual_sd[1] < 0.6 * found.residual_sd[0]
+    sds = np.sqrt(np.diag(found.covariance))
+    assert np.argmax(sds) == 4
+    left = np.linalg.inv(found.sodium_to_t1w) @ heads.rigid()
+    turned = Rotation.from_matrix(left[:3, :3]).as_rotvec() * HEAD_RADIUS_MM
+    assert np.abs(turned / sds[3:]).max() < 4.0
+
+
+def test_without_noise_only_the_model_is_left(image):
+    clean = heads.analytic_image(heads.TRUTH_MM, sodium_to_t1w=heads.rigid())
+    found = refine(clean, heads.AFFINE, heads.rigid((0.2, -0.1, 0.3), (0.3, 0.1, -0.2)) @ heads.rigid())
+    assert target_error_mm(found.sodium_to_t1w) < 0.01
 
 
 def test_orientation_of_the_grid_does_not_matter(image):
@@ -57,7 +70,7 @@ def test_orientation_of_the_grid_does_not_matter(image):
     spectrum = noise_power_spectrum(heads.SHAPE, (heads.VOXEL_MM,) * 3, heads.ACQUISITION)
     found = refine(image[::-1], heads.AFFINE @ flip, start, noise=Noise(NOISE.sd, spectrum))
     assert found.converged
-    assert target_error_mm(found.sodium_to_t1w) < 0.05
+    assert target_error_mm(found.sodium_to_t1w) < 0.15
 
 
 def test_what_is_too_far_to_be_believed_is_left_alone(image):

@@ -141,3 +141,14 @@ def test_three_vials_to_millimolar():
     nameless = replace(signals[0], geometry=replace(vials[0], relaxation=None))
     with pytest.raises(InputError, match="not known"):
         calibrate_references([nameless, *signals[1:]], acquisition)
+
+
+def test_one_reference_makes_a_line_through_the_origin(tube_image):
+    known = replace(TUBE, concentration_mM=50.0, concentration_sd_mM=0.5, relaxation=Relaxation(0.05, 0.05))
+    acquisition = Acquisition(0.0005, 0.12, 90.0, 3.0, "DA-3DPR", 0.01, (3.0, 3.0, 3.0))
+    found = measure_reference(tube_image, AFFINE, known, MTF, 1.0)
+    line = calibrate_references([found], acquisition)
+    factor = float(signal_factor(acquisition, known.relaxation))
+    assert line.intercept == 0.0
+    assert line.slope == pytest.approx(found.signal / (50.0 * factor), rel=1e-6)
+    assert line.slope_sd / line.slope > 0.01
