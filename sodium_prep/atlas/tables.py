@@ -22,6 +22,8 @@ STRUCTURE_TISSUE: Final[dict[Structure, AtlasTissue]] = {
     "csf": "CSF",
 }
 HEMISPHERES: Final[tuple[str, ...]] = get_args(Hemisphere)
+RESERVED_NAMES: Final = ("Cortex", "WhiteMatter", "Hippocampus", "CSF", "Sulcal-CSF")
+"""Rows that every regional table has besides the labels of its atlas; no label may bear these names."""
 
 # Parts of FreeSurfer label names. Choroid plexus lies in the ventricles. "Vessel" and the "non-WM" hypointensities are
 # specks in the basal ganglia, which the template shows as bright as their surroundings.
@@ -79,9 +81,11 @@ def complete_table(names: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    Table with the columns :data:`COLUMNS`, in order of index.
+    Table with the columns :data:`COLUMNS`, in order of index; the label ``CSF`` is called ``Other-CSF``.
     """
     table = names[["index", "name"]].sort_values("index", ignore_index=True)
+    # FreeSurfer's label 24 is the fluid outside the ventricles. Its name would be that of all CSF of the brain, merged.
+    table["name"] = table["name"].replace("CSF", "Other-CSF")
     structures = [freesurfer_structure(name) for name in table["name"]]
     table["hemisphere"] = [freesurfer_hemisphere(name) for name in table["name"]]
     table["tissue"] = [STRUCTURE_TISSUE[structure] for structure in structures]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sodium_prep.atlas.bundled import Atlas, load_atlas
-from sodium_prep.atlas.tables import COLUMNS, HEMISPHERES, STRUCTURE_TISSUE
+from sodium_prep.atlas.tables import COLUMNS, HEMISPHERES, RESERVED_NAMES, STRUCTURE_TISSUE
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,6 +61,14 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise InputError(path, f"column(s) {', '.join(absent)} are missing", f"give the columns {' '.join(COLUMNS)}")
     if not pd.api.types.is_integer_dtype(table["index"]) or table["index"].duplicated().any():
         raise InputError(path, "the column index is not one whole number per row, each once", "number the labels")
+    reserved = table.loc[table["name"].isin(RESERVED_NAMES), "name"].unique()
+    if reserved.size:
+        problem = f"column name holds {_few(reserved)}, which regional tables have as rows of their own"
+        raise InputError(path, problem, "give these labels other names")
+    twice = table.loc[table.duplicated(["name", "hemisphere"]), "name"].unique()
+    if twice.size:
+        problem = f"several labels have the name {_few(twice)} and the same hemisphere"
+        raise InputError(path, problem, "give each label its own name")
     for column, allowed in (
         ("hemisphere", HEMISPHERES),
         ("structure", tuple(STRUCTURE_TISSUE)),

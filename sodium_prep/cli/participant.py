@@ -228,6 +228,9 @@ def _exit_code(statuses: list[SessionStatus]) -> ExitCode:
 
 
 def _say_what_happened(statuses: list[SessionStatus], result: RunResult) -> None:
+    if result.usage:
+        step, usage = max(result.usage.items(), key=lambda item: item[1].peak_gb)
+        logger.info("peak memory %.2f GB (%s)", usage.peak_gb, step)
     done = [status for status in statuses if status.state == "done"]
     for status in statuses:
         if status.state != "done":

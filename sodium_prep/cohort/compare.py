@@ -66,7 +66,10 @@ def main_values(cohort: Cohort) -> pd.DataFrame:
     Runs of one session are averaged; rows without a finite concentration are left out.
     """
     frame = cohort.tsc.assign(tsc=cohort.tsc["tsc"].astype(float))
-    frame = frame[frame["name"].isin(MAIN_REGIONS) & (frame["hemisphere"] == "both") & np.isfinite(frame["tsc"])]
+    main = frame["name"].isin(MAIN_REGIONS) & (frame["hemisphere"] == "both")
+    if "index" in frame:  # merged rows have none; a label of the atlas may bear the same name
+        main &= frame["index"].isna()
+    frame = frame[main & np.isfinite(frame["tsc"])]
     keys = ["participant_id", *STRATUM, "name", "estimator", "reference"]
     values = frame.groupby(keys, sort=False)["tsc"].mean().reset_index().rename(columns={"name": "region"})
     people = cohort.participants

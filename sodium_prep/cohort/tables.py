@@ -31,7 +31,8 @@ NUMBERS: Final[tuple[str, ...]] = (
 )  # fmt: skip
 """Columns of the regional table that hold numbers; all others stay the text they are."""
 
-_NEEDED: Final = ("name", "hemisphere", "estimator", "reference", "tsc")
+_KEY: Final = ("name", "hemisphere", "estimator", "reference")
+_NEEDED: Final = (*_KEY, "tsc")
 _RISKY: Final = re.compile(r"^[=+\-@\t\r]")
 
 DESCRIPTIONS: Final[dict[str, dict[str, str]]] = {
@@ -150,6 +151,7 @@ def gather(out_dir: Path, bids_dir: Path | None = None) -> Cohort:
         table = read_tsv(path)
         if table and (absent := [name for name in _NEEDED if name not in table[0]]):
             raise InputError(path, f"lacks the columns {', '.join(absent)}", "Process this participant again")
+        _refuse_repeated_rows(table, path)
         rows += [entities | row | _numbers(row, path) for row in table]
         columns += [name for name in (table[0] if table else ()) if name not in columns]
     columns += [name for name in _NEEDED if name not in columns]
@@ -158,6 +160,17 @@ def gather(out_dir: Path, bids_dir: Path | None = None) -> Cohort:
     frame[texts] = frame[texts].astype(object).fillna("")
     people, notes = _participants(out_dir, bids_dir, sorted(set(frame["participant_id"])))
     return Cohort(frame, people, _sessions(bids_dir), notes)
+
+
+def _refuse_repeated_rows(table: Sequence[Mapping[str, str]], path: Path) -> None:
+    seen = set()
+    for row in table:
+        key = tuple(row[name] for name in _KEY)
+        if key in seen:
+            problem = f"has the region {row['name']} ({row['hemisphere']}) twice by {row['estimator']}, {row['reference']}"
+            mend = "Give each label of the atlas a name of its own, and process this participant again"
+            raise InputError(path, problem, mend)
+        seen.add(key)
 
 
 def _anat_files(out_dir: Path, pattern: str) -> list[Path]:
@@ -272,13 +285,9 @@ def wide_table(cohort: Cohort) -> pd.DataFrame:
     """
     frame = cohort.tsc
     keys = list(ENTITIES.values())
-    parts = ("name", "hemisphere", "estimator", "reference")
-    label = frame[parts[0]].astype(str)
-    for part in parts[1:]:
+    label = frame[_KEY[0]].astype(str)
+    for part in _KEY[1:]:
         label = label + "_" + frame[part].astype(str)
-    twice = frame.assign(column=label)[[*keys, "column"]].duplicated()
-    if bool(twice.any()):
-        raise InputError("*_tsc.tsv", f"hold {label[twice].iloc[0]} twice for one scan", "Process it again")
     wide = frame.assign(column=label).pivot(index=keys, columns="column", values="tsc")
     return wide[list(dict.fromkeys(label))].reset_index().rename_axis(columns=None)
 

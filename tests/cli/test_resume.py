@@ -46,6 +46,9 @@ def test_second_run_has_nothing_to_do(finished):
     before = _times(root / "out" / "sub-01")
     for name in (SODIUM, SIDECAR, T1W):  # a new time alone is no change
         os.utime(root / "raw" / name.format("01"))
+    left_by_a_kill = root / "out" / "sub-01" / "anat" / ".sub-01_dseg.nii.gz.123.tmp"
+    left_by_a_kill.write_text("half")
+    logs = len(list((root / "out" / "logs").glob("*.log")))
     outcome = _again(root, "--nprocs", "1", "--mem", "3G")
     assert outcome.code == 0
     assert outcome.executed == []
@@ -53,6 +56,7 @@ def test_second_run_has_nothing_to_do(finished):
         f"1 of 1 session(s) finished (nothing to do: all {len(outcome.unchanged)} steps are up to date)." in outcome.out
     )
     assert _times(root / "out" / "sub-01") == before
+    assert len(list((root / "out" / "logs").glob("*.log"))) == logs + 1, "each run has a log of its own"
     assert study.read_status(root / "out")["sessions"]["sub-01"]["state"] == "done"
 
 
