@@ -146,12 +146,13 @@ def gather(out_dir: Path, bids_dir: Path | None = None) -> Cohort:
 
     rows: list[dict[str, Any]] = []
     columns: list[str] = [*ENTITIES.values()]
+    seen: set[tuple[str, ...]] = set()
     for path in sorted(_anat_files(out_dir, "*_tsc.tsv")):
         entities = parse_entities(path.name)
         table = read_tsv(path)
         if table and (absent := [name for name in _NEEDED if name not in table[0]]):
             raise InputError(path, f"lacks the columns {', '.join(absent)}", "Process this participant again")
-        _refuse_repeated_rows(table, path)
+        _refuse_repeated_rows(entities, table, seen, path)
         rows += [entities | row | _numbers(row, path) for row in table]
         columns += [name for name in (table[0] if table else ()) if name not in columns]
     columns += [name for name in _NEEDED if name not in columns]
@@ -162,10 +163,11 @@ def gather(out_dir: Path, bids_dir: Path | None = None) -> Cohort:
     return Cohort(frame, people, _sessions(bids_dir), notes)
 
 
-def _refuse_repeated_rows(table: Sequence[Mapping[str, str]], path: Path) -> None:
-    seen = set()
+def _refuse_repeated_rows(
+    entities: Mapping[str, str], table: Sequence[Mapping[str, str]], seen: set[tuple[str, ...]], path: Path
+) -> None:
     for row in table:
-        key = tuple(row[name] for name in _KEY)
+        key = (*entities.values(), *(row[name] for name in _KEY))
         if key in seen:
             problem = f"has the region {row['name']} ({row['hemisphere']}) twice by {row['estimator']}, {row['reference']}"
             mend = "Give each label of the atlas a name of its own, and process this participant again"

@@ -7,6 +7,7 @@ import pytest
 
 from sodium_prep.atlas.bundled import load_atlas, load_template
 from sodium_prep.atlas.labels import grow_labels
+from sodium_prep.atlas.tables import RESERVED_NAMES
 from sodium_prep.atlas.user import load_user_atlas
 from sodium_prep.errors import InputError, UsageError
 
@@ -53,6 +54,9 @@ def test_atlas_table_is_complete_and_sided(atlas):
     assert set(np.unique(atlas.labels)) == {0, *table.index}
     assert table.loc[28, "structure"] == "deep_gm"  # VentralDC is no ventricle
     assert table.loc[4, "structure"] == "csf"
+    assert table.loc[24, ["name", "structure"]].tolist() == ["Other-CSF", "csf"]
+    assert not set(table["name"]) & set(RESERVED_NAMES)
+    assert not table.reset_index().duplicated(["name", "hemisphere"]).any()
     assert table.loc[17, ["name", "hemisphere", "tissue", "structure"]].tolist() == [
         "Left-Hippocampus", "L", "GM", "hippocampus",
     ]  # fmt: skip
@@ -110,6 +114,8 @@ def test_user_atlas_is_read_in_ras(tmp_path):
         ({**ROWS, "structure": ["cortex", "cortex"]}, (0, 1), "not of tissue WM"),
         ({k: v for k, v in ROWS.items() if k != "tissue"}, (0, 1), "column.* tissue .*missing"),
         ({**ROWS, "index": [1, 1]}, (0, 1), "each once"),
+        ({**ROWS, "name": ["a", "Hippocampus"]}, (0, 1), "holds Hippocampus, .* other names"),
+        ({**ROWS, "name": ["a", "a"]}, (0, 1), "several labels have the name a"),
     ],
 )
 def test_user_atlas_faults_are_named(tmp_path, table, values, message):

@@ -7,10 +7,12 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
+from sodium_prep.atlas.tables import RESERVED_NAMES
 from sodium_prep.bids.status import SessionStatus, write_status
 from sodium_prep.cohort import MAIN_REGIONS, compare_groups, gather, main_values, to_tsv, wide_table
 from sodium_prep.cohort.tables import parse_entities, read_tsv
 from sodium_prep.errors import InputError
+from sodium_prep.regional.designs import MERGED
 from sodium_prep.report.group import group_outputs
 
 TRUTH = {"Cortex": (58.0, 45.0), "WhiteMatter": (41.0, 36.0), "Hippocampus": (47.0, 44.0), "CSF": (88.0, 139.0)}
@@ -157,6 +159,25 @@ def test_bad_tables_are_refused_by_name(tmp_path):
     bad.write_text(HEADER + "\n1\tCortex\tboth\tGM\tnone\tvials\t4,5\t1\t2\tn/a\n")
     with pytest.raises(InputError, match="'4,5'"):
         gather(tmp_path / "out")
+    row = "n/a\tCortex\tboth\tGM\tnone\tvials\t45\t44\t46\tok"
+    bad.write_text("\n".join((HEADER, row, row)) + "\n")
+    with pytest.raises(InputError, match=r"sub-01_acq-sodium_seg-dk_tsc\.tsv: has the region Cortex .*of its own"):
+        gather(tmp_path / "out")
+
+
+def test_a_label_named_as_a_merged_region_is_not_taken_for_it(tmp_path):
+    write_tables(tmp_path, "01")
+    path = tmp_path / "sub-01" / "anat" / "sub-01_acq-sodium_seg-dk_tsc.tsv"
+    with path.open("a") as file:
+        file.write("24\tCSF\tboth\tCSF\tgtm\tvials\t1\t0\t2\tok\n")
+    values = main_values(gather(tmp_path))
+    assert set(values.loc[values["region"] == "CSF", "estimator"]) == {"none", "labbe"}
+
+
+def test_main_regions_are_those_that_tables_merge():
+    names = tuple(name for name, _, _ in MERGED)
+    assert names == MAIN_REGIONS
+    assert set(names) <= set(RESERVED_NAMES)
 
 
 def test_formulas_and_markup_reach_neither_spreadsheet_nor_page(study):

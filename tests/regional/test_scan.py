@@ -1,0 +1,41 @@
+"""The parts of a scan's quantification that stand on their own; the whole is tested on phantom studies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sodium_prep.regional.scan import EYES_MM, expected_eyes, mask_on_grid
+
+
+def test_eyes_are_found_through_the_centres_of_the_labels():
+    rng = np.random.default_rng(0)
+    shape = (40, 48, 40)
+    template_affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    template_affine[:3, 3] = [-78.0, -94.0, -78.0]
+    template = np.zeros(shape, np.int32)
+    for label, corner in enumerate(rng.integers(6, 32, size=(20, 3)), start=1):
+        template[tuple(slice(c, c + 3) for c in corner)] = label
+    # The subject's image has the same voxels at other places: a turn, a stretch, a shift.
+    move = np.array([[1.05, 0.1, 0.0, 3.0], [-0.1, 0.95, 0.05, -8.0], [0.0, -0.05, 1.0, 5.0], [0, 0, 0, 1]])
+    found = expected_eyes(template, move @ template_affine, template, template_affine)
+    for eye, there in zip(EYES_MM, found, strict=True):
+        assert there == pytest.approx((move @ [*eye, 1.0])[:3], abs=1e-6)
+
+
+def test_without_common_labels_no_place_is_guessed():
+    labels = np.zeros((8, 8, 8), np.int32)
+    assert expected_eyes(labels, np.eye(4), labels, np.eye(4)) == []
+
+
+def test_a_mask_keeps_its_place_on_the_sodium_grid():
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    mask = np.zeros((60, 60, 60), dtype=bool)
+    mask[20:40, 10:30, 24:44] = True
+    move = np.eye(4)
+    move[:3, 3] = [4.0, -6.0, 2.0]  # sodium point + move = T1w point
+    sodium_affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    found = mask_on_grid(mask, affine, move, (30, 30, 30), sodium_affine)
+    centre = np.argwhere(found).mean(axis=0) * 2.0
+    assert centre == pytest.approx(np.array([29.5, 19.5, 33.5]) - move[:3, 3], abs=1.1)
+    assert found.sum() == pytest.approx(mask.sum() / 8, rel=0.1)
