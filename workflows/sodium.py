@@ -60,6 +60,8 @@ class SeriesPlan:
 
 
 SERIES_INPUTS = ("t1w", "brain_mask", "head_mask", "gm", "wm", "csf", "labels", "to_template", "anatomy_report")
+_FROM_QUANTIFY = ("transform", "table", "calibration", "tsc", "tsc_stderr")
+SERIES_OUTPUTS = ("sodium", *_FROM_QUANTIFY, "tsc_t1w", "tsc_template", "quality", "figures")
 _ANATOMY = ("t1w", "brain_mask", "gm", "wm", "csf", "labels")
 
 
@@ -108,23 +110,98 @@ def init_series_wf(
     from nipype.interfaces.utility import IdentityInterface, Merge
     from nipype.pipeline.engine import Node, Workflow
 
-    from sodium_prep.interfaces import quantify, report, sodium
+    from sodium_prep.interfaces import report
 
     workflow = Workflow(name=plan.name)
     inputnode = Node(IdentityInterface(list(SERIES_INPUTS), mandatory_inputs=False), name="inputnode")
-    outputs = ("sodium", "transform", "table", "calibration", "tsc", "tsc_stderr", "tsc_t1w", "tsc_template")
-    outputnode = Node(IdentityInterface([*outputs, "quality", "figures"], mandatory_inputs=False), name="outputnode")
+    outputnode = Node(IdentityInterface(list(SERIES_OUTPUTS), mandatory_inputs=False), name="outputnode")
     image, reports = _image_chain(workflow, plan, kspace_filter, seed)
+    registered = _registration(workflow, plan, inputnode, image, reports, seed, n_threads)
 
-    coreg = Node(sodium.RegisterSodium(seed=seed, n_threads=n_threads), name="coreg", mem_gb=1.0, n_procs=n_threads)
-    placed: tuple[Any, str] = (coreg, "out_file")
+    quant = _quantification(plan, references, estimators, atlas, psf_fwhm_mm)
+    workflow.connect(*registered, quant, "transform")
+    workflow.connect(
+        [
+            (image, quant, [("out_file", "in_file"), ("noise_file", "noise_file")]),
+            (inputnode, quant, [(item, item) for item in (*_ANATOMY, "head_mask")]),
+        ]
+    )
+    reports.append((quant, "report_file"))
+
+    page = Node(
+        report.ReportScan(
+            label=plan.label,
+            contrast=contrast,
+            atlas=atlas,
+            ran=plan.ran,
+            warnings=list(plan.warnings),
+            field_strength_t=plan.acquisition["field_strength_t"],
+        ),
+        name="report",
+        mem_gb=1.5,
+    )
+    in_t1w = _resampled(workflow, "sodium_t1w", (image, "out_file"), quant, inputnode)
+    workflow.connect(in_t1w, "out_file", page, "sodium_t1w")
+    if references:
+        tsc_t1w = _resampled(workflow, "tsc_t1w", (quant, "tsc"), quant, inputnode)
+        workflow.connect(tsc_t1w, "out_file", page, "tsc_t1w")
+        if "T1w" in spaces:
+            workflow.connect(tsc_t1w, "out_file", outputnode, "tsc_t1w")
+        if "MNI152NLin6Asym" in spaces:
+            tsc_template = _resampled(workflow, "tsc_template", (quant, "tsc"), quant, inputnode, template=True)
+            workflow.connect(tsc_template, "out_file", outputnode, "tsc_template")
+    gathered = Node(Merge(len(reports) + 1), name="reports")
+    for number, (node, output) in enumerate(reports, start=1):
+        workflow.connect(node, output, gathered, f"in{number}")
+    workflow.connect(inputnode, "anatomy_report", gathered, f"in{len(reports) + 1}")
+    workflow.connect(
+        [
+            (gathered, page, [("out", "reports")]),
+            (inputnode, page, [(item, item) for item in _ANATOMY]),
+            (image, page, [("out_file", "sodium")]),
+            (quant, page, [("residual", "residual"), ("table", "table"), ("calibration", "calibration")]),
+            (image, outputnode, [("out_file", "sodium")]),
+            (quant, outputnode, [(item, item) for item in _FROM_QUANTIFY]),
+            (page, outputnode, [("quality", "quality"), ("figures", "figures")]),
+        ]
+    )
+    return workflow
+
+
+def _registration(
+    workflow: Any,
+    plan: SeriesPlan,
+    inputnode: Any,
+    image: Any,
+    reports: list[tuple[Any, str]],
+    seed: int,
+    n_threads: int,
+) -> tuple[Any, str]:
+    """Where the transform of sodium to anatomy comes from: the inputs, or a registration."""
+    from nipype.interfaces.utility import IdentityInterface
+    from nipype.pipeline.engine import Node
+
+    from sodium_prep.interfaces import sodium
+
     if plan.transform is not None:
-        placed = (Node(IdentityInterface(["transform"]), name="given"), "transform")
-        placed[0].inputs.transform = str(plan.transform)
-    else:
-        workflow.connect(image, "out_file", coreg, "in_file")
-        workflow.connect([(inputnode, coreg, [("t1w", "t1w"), ("brain_mask", "brain_mask")])])
-        reports.append((coreg, "report_file"))
+        return Node(IdentityInterface(["transform"], transform=str(plan.transform)), name="given"), "transform"
+    coreg = Node(sodium.RegisterSodium(seed=seed, n_threads=n_threads), name="coreg", mem_gb=1.0, n_procs=n_threads)
+    workflow.connect(
+        [
+            (image, coreg, [("out_file", "in_file")]),
+            (inputnode, coreg, [("t1w", "t1w"), ("brain_mask", "brain_mask")]),
+        ]
+    )
+    reports.append((coreg, "report_file"))
+    return coreg, "out_file"
+
+
+def _quantification(
+    plan: SeriesPlan, references: Sequence[str], estimators: Sequence[str], atlas: str, psf_fwhm_mm: float | None
+) -> Any:
+    from nipype.pipeline.engine import Node
+
+    from sodium_prep.interfaces import quantify
 
     quant = Node(
         quantify.Quantify(
@@ -147,60 +224,7 @@ def init_series_wf(
         quant.inputs.b1_plus = str(plan.b1_plus)
     if not plan.kspace:
         quant.inputs.stored_files = [str(path) for path in plan.files]
-    workflow.connect(*placed, quant, "transform")
-    workflow.connect(
-        [
-            (image, quant, [("out_file", "in_file"), ("noise_file", "noise_file")]),
-            (inputnode, quant, [(item, item) for item in (*_ANATOMY, "head_mask")]),
-        ]
-    )
-    reports.append((quant, "report_file"))
-    placed = (quant, "transform")
-
-    page = Node(
-        report.ReportScan(
-            label=plan.label,
-            contrast=contrast,
-            atlas=atlas,
-            ran=plan.ran,
-            warnings=list(plan.warnings),
-            field_strength_t=plan.acquisition["field_strength_t"],
-        ),
-        name="report",
-        mem_gb=1.5,
-    )
-    in_t1w = _resample(workflow, "sodium_t1w", (image, "out_file"), inputnode, placed)
-    workflow.connect(in_t1w, "out_file", page, "sodium_t1w")
-    if references:
-        tsc_t1w = _resample(workflow, "tsc_t1w", (quant, "tsc"), inputnode, placed)
-        workflow.connect(tsc_t1w, "out_file", page, "tsc_t1w")
-        if "T1w" in spaces:
-            workflow.connect(tsc_t1w, "out_file", outputnode, "tsc_t1w")
-        if "MNI152NLin6Asym" in spaces:
-            chain = Node(Merge(2), name="to_template_chain")
-            workflow.connect(*placed, chain, "in1")
-            workflow.connect(inputnode, "to_template", chain, "in2")
-            tsc_template = Node(quantify.ResampleMap(), name="tsc_template", mem_gb=1.0)
-            workflow.connect(quant, "tsc", tsc_template, "in_file")
-            workflow.connect(chain, "out", tsc_template, "transforms")
-            workflow.connect(tsc_template, "out_file", outputnode, "tsc_template")
-    gathered = Node(Merge(len(reports) + 1), name="reports")
-    for number, (node, output) in enumerate(reports, start=1):
-        workflow.connect(node, output, gathered, f"in{number}")
-    workflow.connect(inputnode, "anatomy_report", gathered, f"in{len(reports) + 1}")
-    workflow.connect(*placed, outputnode, "transform")
-    workflow.connect(
-        [
-            (gathered, page, [("out", "reports")]),
-            (inputnode, page, [(item, item) for item in _ANATOMY]),
-            (image, page, [("out_file", "sodium")]),
-            (quant, page, [("residual", "residual"), ("table", "table"), ("calibration", "calibration")]),
-            (image, outputnode, [("out_file", "sodium")]),
-            (quant, outputnode, [(item, item) for item in ("table", "calibration", "tsc", "tsc_stderr")]),
-            (page, outputnode, [("quality", "quality"), ("figures", "figures")]),
-        ]
-    )
-    return workflow
+    return quant
 
 
 def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int) -> tuple[Any, list[tuple[Any, str]]]:
@@ -238,17 +262,22 @@ def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int)
     return image, reports
 
 
-def _resample(workflow: Any, name: str, source: tuple[Any, str], inputnode: Any, placed: tuple[Any, str]) -> Any:
-    """A map of the native grid on the anatomical grid."""
+def _resampled(
+    workflow: Any, name: str, source: tuple[Any, str], quant: Any, inputnode: Any, *, template: bool = False
+) -> Any:
+    """A native map on the grid of the anatomical image or of the template, through the transforms in one step."""
     from nipype.interfaces.utility import Merge
     from nipype.pipeline.engine import Node
 
     from sodium_prep.interfaces import quantify
 
-    chain = Node(Merge(1), name=f"{name}_chain")
+    chain = Node(Merge(2 if template else 1), name=f"{name}_chain")
     node = Node(quantify.ResampleMap(), name=name, mem_gb=1.0)
-    workflow.connect(*placed, chain, "in1")
+    workflow.connect(quant, "transform", chain, "in1")
     workflow.connect(chain, "out", node, "transforms")
     workflow.connect(*source, node, "in_file")
-    workflow.connect(inputnode, "t1w", node, "reference")
+    if template:
+        workflow.connect(inputnode, "to_template", chain, "in2")
+    else:
+        workflow.connect(inputnode, "t1w", node, "reference")
     return node
