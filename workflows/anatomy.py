@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 GIVEN = ("brain_mask", "gm", "wm", "csf", "labels", "to_template", "from_template")
 """What precomputed derivatives may replace."""
 ANATOMY_OUTPUTS = ("t1w", "brain_mask", "head_mask", "gm", "wm", "csf", "labels", "to_template", "from_template")
+
+
+def registers_to_template(contrast: str, given: Collection[str], *, to_template: bool) -> bool:
+    """Whether the template has to be registered: for labels, for a template space, or for fractions without T1w."""
+    needed = to_template or "labels" not in given or ("gm" not in given and contrast != "T1w")
+    return needed and not {"to_template", "from_template"} <= set(given)
 
 
 def init_anatomy_wf(
@@ -83,8 +90,7 @@ def init_anatomy_wf(
     connect("raw", head, "in_file")
     connect("brain_mask", head, "brain_mask")
     source["head_mask"] = (head, "out_file")
-    needed = to_template or "labels" not in given or ("gm" not in given and contrast != "T1w")
-    if needed and not {"to_template", "from_template"} <= given:
+    if registers_to_template(contrast, given, to_template=to_template):
         bias = Node(anatomy.CorrectBias(**ants), name="bias", **cost)
         register = Node(anatomy.RegisterToTemplate(contrast=contrast, **ants), name="template", **cost)
         connect("raw", bias, "in_file")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sodium_prep.atlas.bundled import FREESURFER_ATLAS
 from sodium_prep.atlas.user import atlas_files
 from sodium_prep.bids.records import SessionInputs, SodiumSeries
 from sodium_prep.bids.sidecar import merged_metadata
 from sodium_prep.settings import Settings
-from sodium_prep.workflows.anatomy import ANATOMY_OUTPUTS, init_anatomy_wf
+from sodium_prep.workflows.anatomy import ANATOMY_OUTPUTS, init_anatomy_wf, registers_to_template
 from sodium_prep.workflows.sodium import SeriesPlan, init_series_wf
 
 _TEMPLATE = "MNI152NLin6Asym"
@@ -43,7 +45,7 @@ def init_session_wf(*, settings: Settings, inputs: SessionInputs) -> Any:
     from sodium_prep.interfaces.outputs import SaveAnatomy, SaveScan
 
     workflow = Workflow(name=session_wf_name(inputs))
-    given = given_files(inputs)
+    given = given_files(inputs, settings)
     contrast = inputs.anat.contrast
     in_template = _TEMPLATE in settings.output_spaces
     anatomy = init_anatomy_wf(
@@ -109,12 +111,15 @@ def _series_needs(in_template: bool) -> list[str]:
     return [name for name in ANATOMY_OUTPUTS if name != "from_template" and (in_template or name != "to_template")]
 
 
-def given_files(inputs: SessionInputs) -> dict[str, Path]:
-    """Precomputed derivatives that replace steps of the anatomy."""
+def given_files(inputs: SessionInputs, settings: Settings) -> dict[str, Path]:
+    """Precomputed derivatives that replace steps of the anatomy.
+
+    FreeSurfer's labels are those of the bundled atlas only; a user's own atlas goes by the way to the template.
+    """
     pre = inputs.precomputed
     found: dict[str, Path | None] = {
         "brain_mask": pre.brain_mask,
-        "labels": pre.aparcaseg,
+        "labels": pre.aparcaseg if settings.atlas == FREESURFER_ATLAS else None,
         "gm": pre.probsegs.get("GM"),
         "wm": pre.probsegs.get("WM"),
         "csf": pre.probsegs.get("CSF"),
@@ -159,7 +164,7 @@ def plan_series(series: SodiumSeries, inputs: SessionInputs, settings: Settings)
         transform=inputs.precomputed.sodium_to_t1w.get(series.acquisition),
         warnings=(*inputs.warnings, *facts.assumed, *weighted),
         ran={
-            "software": {"sodium_prep": settings.version},
+            "software": {"sodium_prep": settings.version, **_versions()},
             "recon": {
                 "method": "gridding" if kspace else "vendor",
                 "trajectory": facts.acquisition.trajectory if facts.psf_known else None,
@@ -167,9 +172,7 @@ def plan_series(series: SodiumSeries, inputs: SessionInputs, settings: Settings)
                 "kspace_filter": facts.acquisition.kspace_filter,
             },
             "receive": {"method": "rb1cor"} if series.receive_pair else None,
-            "anatomy": _anatomy_ran(inputs),
-            "fractions": {"method": "derivatives" if inputs.precomputed.probsegs else "joint"},
-            "normalisation": {"method": "SyN", "template": _TEMPLATE},
+            **_anatomy_ran(inputs, settings),
             "atlas": {"name": settings.atlas},
             "registration": None
             if series.acquisition in inputs.precomputed.sodium_to_t1w
@@ -179,12 +182,33 @@ def plan_series(series: SodiumSeries, inputs: SessionInputs, settings: Settings)
     )
 
 
-def _anatomy_ran(inputs: SessionInputs) -> dict[str, Any]:
-    names = sorted(set(inputs.precomputed.origin.values()))
-    found: dict[str, Any] = {"contrast": inputs.anat.contrast, "template": _TEMPLATE}
-    if inputs.precomputed.brain_mask is not None:
-        return found | {"derivatives": ", ".join(names)}
-    return found | {"n4": True, "brain_extraction": "template"}
+def _anatomy_ran(inputs: SessionInputs, settings: Settings) -> dict[str, Any]:
+    """Steps of the anatomy that run, and what is taken from derivatives in their place."""
+    given = given_files(inputs, settings)
+    contrast = inputs.anat.contrast
+    registered = registers_to_template(contrast, given, to_template=_TEMPLATE in settings.output_spaces)
+    names = {"brain_mask": "brain mask", "gm": "tissue fractions", "labels": "atlas labels",
+             "to_template": "transforms to the template"}  # fmt: skip
+    taken = [text for name, text in names.items() if name in given]
+    origin = inputs.precomputed.origin
+    sources = sorted({origin[path] for path in given.values() if path in origin})
+    return {
+        "anatomy": {
+            "contrast": contrast,
+            "template": _TEMPLATE,
+            "n4": registered,
+            "brain_extraction": "derivatives" if "brain_mask" in given else "template",
+            "taken": taken,
+            "derivatives": ", ".join(sources),
+        },
+        "fractions": None if "gm" in given else {"method": "joint" if contrast == "T1w" else "template"},
+        "normalisation": {"method": "SyN", "template": _TEMPLATE} if registered else None,
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the programs that do the work."""
+    return {name: version(name) for name in ("nipype", "nibabel", "antspyx", "finufft", "numpy", "scipy")}
 
 
 def _vial_fields(vial: Any) -> dict[str, Any]:

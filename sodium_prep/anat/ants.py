@@ -285,12 +285,12 @@ def run_ants(step: str, program: str, args: Sequence[str], folder: Path, setting
             exit_code = process.wait(settings.timeout_s)
         except subprocess.TimeoutExpired:
             raise ResourceError(
-                step, f"ANTs did not end within {settings.timeout_s:g} s", "allow it more time or look at the image"
+                step, f"ANTs did not end within {settings.timeout_s:g} s", "Allow it more time or look at the image"
             ) from None
         finally:
             _end(process)
     if exit_code != 0:
-        raise ResourceError(step, _cause(exit_code, folder), "look at the image, or give the run more memory")
+        raise ResourceError(step, _cause(exit_code, folder), "Look at the image, or give the run more memory")
     result = json.loads((folder / "result.json").read_text())
     cost = Cost(result["cpu_s"], result["peak_memory_gb"])
     _LOGGER.info("%s: %.1f CPU s, %.2f GB", step, cost.cpu_s, cost.peak_memory_gb)
@@ -320,19 +320,19 @@ def write_volume(path: Path, volume: Volume) -> None:
 
     affine = np.asarray(volume.affine, dtype=np.float64)
     if affine.shape != (4, 4) or not np.all(np.isfinite(affine)):
-        raise InputError("image header", "the affine is missing or not finite", "write a valid sform and qform")
+        raise InputError("image header", "the affine is missing or not finite", "Write a valid sform and qform")
     axes = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-12)
     if abs(abs(np.linalg.det(axes)) - 1.0) > 1e-3:
-        raise InputError("image header", "the affine is sheared or singular", "resample the image to a regular grid")
+        raise InputError("image header", "the affine is sheared or singular", "Resample the image to a regular grid")
     data = np.asarray(volume.data)
     if data.ndim != 3:
-        raise InputError("image", f"it has shape {data.shape}", "give a 3-D image")
+        raise InputError("image", f"it has shape {data.shape}", "Give a 3-D image")
     if data.dtype == bool:
         data = data.astype(np.uint8)
     if np.issubdtype(data.dtype, np.floating):
         data = data.astype(np.float32)
         if not np.all(np.isfinite(data)):
-            raise InputError("image", "it holds NaN or infinite values", "replace them before processing")
+            raise InputError("image", "it holds NaN or infinite values", "Replace them before processing")
     image = nib.Nifti1Image(data, affine)  # type: ignore[no-untyped-call]
     image.set_qform(affine, 1)  # type: ignore[no-untyped-call]
     image.set_sform(affine, 1)  # type: ignore[no-untyped-call]
@@ -352,7 +352,7 @@ def _place_transform(folder: Path, number: int, transform: Path | NDArray[np.flo
         return name
     path = Path(transform).resolve()
     if not path.is_file():
-        raise InputError(transform, "there is no such transform", "give an ITK transform file")
+        raise InputError(transform, "there is no such transform", "Give an ITK transform file")
     name = f"transform{number}" + "".join(path.suffixes[-2:] if path.suffix == ".gz" else [path.suffix])
     (folder / name).symlink_to(path)
     return name

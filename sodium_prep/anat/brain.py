@@ -108,7 +108,7 @@ def extract_brain(
     volume_ml = float(mask.sum()) * voxel_ml
     if not 600.0 < volume_ml < 2500.0:
         raise InputError(
-            "brain extraction", f"the brain found has {volume_ml:.0f} ml", "check that the image shows a whole head"
+            "brain extraction", f"the brain found has {volume_ml:.0f} ml", "Check that the image shows a whole head"
         )
     return BrainExtraction(mask, head_mask(t1w, affine, mask), to_template)
 

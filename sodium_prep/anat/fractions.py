@@ -99,7 +99,7 @@ def tissue_fractions(
             raise InputError(
                 "tissue fractions",
                 f"the image has no T1-weighted contrast (white against grey matter {contrast:.1f} sd)",
-                "give a T1w image",
+                "Give a T1w image",
             )
         return _from_priors(image, brain_mask, priors, contrast)
     relative_noise = np.clip(1.0 / bias, 0.5, 2.0)

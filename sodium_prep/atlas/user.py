@@ -36,15 +36,15 @@ def load_user_atlas(image_path: Path, table_path: Path) -> Atlas:
     image = nib.as_closest_canonical(nib.load(image_path))  # type: ignore[no-untyped-call]
     data = np.squeeze(np.asarray(image.dataobj))
     if data.ndim != 3:
-        raise InputError(image_path, f"it has shape {image.shape}", "give a 3-D label image")
+        raise InputError(image_path, f"it has shape {image.shape}", "Give a 3-D label image")
     if not np.all(np.isfinite(data)) or np.any(data != np.rint(data)) or np.any(data < 0):
-        raise InputError(image_path, "its values are not whole numbers from 0", "give a label image, not probabilities")
+        raise InputError(image_path, "its values are not whole numbers from 0", "Give a label image, not probabilities")
     labels = data.astype(np.int32)
     table = _read_table(table_path)
     present = np.unique(labels[labels > 0])
     missing = np.setdiff1d(present, table["index"])
     if missing.size:
-        raise InputError(table_path, f"no row for label(s) {_few(missing)} of {image_path}", "add them to the table")
+        raise InputError(table_path, f"no row for label(s) {_few(missing)} of {image_path}", "Add them to the table")
     table = table[table["index"].isin(present)].reset_index(drop=True)
     name = image_path.name.removesuffix(".gz").removesuffix(".nii")
     return Atlas(labels, np.asarray(image.affine, dtype=np.float64), table, name)
@@ -58,17 +58,17 @@ def _read_table(path: Path) -> pd.DataFrame:
         table["hemisphere"] = "both"
     absent = [column for column in COLUMNS if column not in table]
     if absent:
-        raise InputError(path, f"column(s) {', '.join(absent)} are missing", f"give the columns {' '.join(COLUMNS)}")
+        raise InputError(path, f"column(s) {', '.join(absent)} are missing", f"Give the columns {' '.join(COLUMNS)}")
     if not pd.api.types.is_integer_dtype(table["index"]) or table["index"].duplicated().any():
-        raise InputError(path, "the column index is not one whole number per row, each once", "number the labels")
+        raise InputError(path, "the column index is not one whole number per row, each once", "Number the labels")
     reserved = table.loc[table["name"].isin(RESERVED_NAMES), "name"].unique()
     if reserved.size:
         problem = f"column name holds {_few(reserved)}, which regional tables have as rows of their own"
-        raise InputError(path, problem, "give these labels other names")
+        raise InputError(path, problem, "Give these labels other names")
     twice = table.loc[table.duplicated(["name", "hemisphere"]), "name"].unique()
     if twice.size:
         problem = f"several labels have the name {_few(twice)} and the same hemisphere"
-        raise InputError(path, problem, "give each label its own name")
+        raise InputError(path, problem, "Give each label its own name")
     for column, allowed in (
         ("hemisphere", HEMISPHERES),
         ("structure", tuple(STRUCTURE_TISSUE)),
@@ -76,7 +76,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     ):
         wrong = table.loc[~table[column].isin(allowed), column].unique()
         if wrong.size:
-            raise InputError(path, f"column {column} holds {_few(wrong)}", f"use one of {', '.join(allowed)}")
+            raise InputError(path, f"column {column} holds {_few(wrong)}", f"Use one of {', '.join(allowed)}")
     clash = table[table["tissue"] != table["structure"].map(STRUCTURE_TISSUE)]
     if len(clash):
         row = clash.iloc[0]

@@ -107,10 +107,12 @@ class SodiumReference(_Block):
     radius_mm: _Radius | None = Field(default=None, alias="Radius")
     length_mm: _Length | None = Field(default=None, alias="Length")
     axis: tuple[_Number, _Number, _Number] | None = Field(default=None, alias="Axis")
-    mask: str | None = Field(default=None, alias="Mask")
+    mask: Any = Field(default=None, alias="Mask")
 
     @model_validator(mode="after")
     def _consistent(self) -> SodiumReference:
+        if self.mask is not None:
+            raise _fault("has a Mask, which is not read yet", "Give CentreRAS and Radius in its place")
         if (self.centre_ras_mm is None) != (self.radius_mm is None):
             raise _fault("has only one of CentreRAS and Radius", "Give both, or none")
         if (self.length_mm is None) != (self.axis is None):

@@ -188,9 +188,11 @@ def _runs(
         own_raw = [found for found in raw if _number(found.entities, "run") == number]
         for group in (own_images, own_raw):
             _refuse_duplicates(group)
-        checked = tuple(_checked_image(found, bids_dir, protocol, warnings) for found in own_images)
-        files = tuple(_checked_kspace(found, bids_dir, protocol) for found in own_raw)
         chosen = _choose_source(source, own_images, own_raw)
+        checked = tuple(_checked_image(found, bids_dir, protocol, warnings) for found in own_images)
+        if chosen == "image":
+            own_raw = [found for found in own_raw if found.path.suffix == ".h5"]
+        files = tuple(_checked_kspace(found, bids_dir, protocol) for found in own_raw)
         text = (own_images or own_raw)[0].entities.get("run")
         by_echo = _check_echoes(checked), _check_echoes(files)
         runs.append(SodiumRun(text, *by_echo, chosen))
@@ -237,11 +239,13 @@ def _checked_image(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any]
 
 
 def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any]) -> KSpaceFile:
+    if found.path.suffix == ".dat":
+        mend = "Convert it to ISMRMRD (siemens_to_ismrmrd), or use the scanner's image with --recon vendor"
+        raise InputError(found.path, "is raw data as the scanner wrote them, which are not read", mend)
     check_available(found.path)
-    if found.path.suffix == ".h5":
-        with found.path.open("rb") as stream:
-            if stream.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
-                raise InputError(found.path, "is not an HDF5 file", "Convert the raw data to ISMRMRD again")
+    with found.path.open("rb") as stream:
+        if stream.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
+            raise InputError(found.path, "is not an HDF5 file", "Convert the raw data to ISMRMRD again")
     sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
     check_references(sidecar.references, found.path)
     return KSpaceFile(found.path, sidecar, _number(found.entities, "echo"))
@@ -281,6 +285,8 @@ def _field_maps(
     if len(angles) not in (0, 2):
         warnings.append(f"{angles[0]}: is not used, because a double-angle measurement has two images.")
     dam = (angles[0], angles[1]) if len(angles) == 2 else None
+    if dam:
+        warnings.append(f"{dam[0]}: a double-angle measurement is not used yet; give the transmit field as TB1map.")
     for path in (*(pair or ()), *maps[:1], *(dam or ())):
         warnings += check_image(path).warnings
     return {"receive_pair": pair, "tb1map": maps[0] if maps else None, "tb1dam": dam}

@@ -203,7 +203,7 @@ def complete_metadata(metadata: Mapping[str, Any], protocol: Mapping[str, Any]) 
 
 
 def check_references(references: tuple[SodiumReference, ...], where: Path, image: CheckedImage | None = None) -> None:
-    """Refuse vials that cannot make a calibration line or do not lie in the image.
+    """Refuse vials that cannot make a calibration line, have no relaxation times or do not lie in the image.
 
     Parameters
     ----------
@@ -220,6 +220,10 @@ def check_references(references: tuple[SodiumReference, ...], where: Path, image
     if len(distinct) == 1 and len(vials) > 1:
         problem = f"its vials have one distinct concentration only ({distinct.pop():g} mmol/L)"
         raise InputError(where, problem, "Give the Concentration of at least two different vials in SodiumReferences")
+    if unknown := [vial.label for vial in vials if vial.relaxation is None]:
+        problem = f"the T1 or T2starSlow of {', '.join(unknown)} is missing, so vials cannot be compared with tissue"
+        mend = "Give both for each vial in SodiumReferences or in the --protocol file, in seconds"
+        raise InputError(where, problem, mend)
     if image is None:
         return
     to_voxel = np.linalg.inv(image.affine)

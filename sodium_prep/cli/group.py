@@ -38,5 +38,7 @@ def run_group_level(settings: Settings, verbosity: int) -> int:
     for note in [*outputs.cohort.notes, *outputs.comparisons.refusals]:
         print(f"sodium-prep: {note}")
     people = outputs.cohort.participants
-    print(f"{len(people)} participant(s) gathered.\n  {settings.output_dir / 'group.html'}")
+    print(
+        f"{len(people)} participant{'' if len(people) == 1 else 's'} gathered.\n  {settings.output_dir / 'group.html'}"
+    )
     return ExitCode.DONE

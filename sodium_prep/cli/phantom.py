@@ -40,7 +40,8 @@ def make_phantom(args: argparse.Namespace) -> int:
         seed=args.seed,
         truth_dir=args.truth,
     )
-    print(f"{out}  truth: {args.truth or out.with_name(out.name + '-truth')}")
+    truth = args.truth or out.with_name(out.name + "-truth")
+    print(f"Wrote {out} ({args.participants} participants); the truth is in {truth}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sodium_prep.atlas.bundled import FREESURFER_ATLAS
 from sodium_prep.bids.records import SessionInputs, SodiumSeries
 from sodium_prep.settings import Settings
 
@@ -13,7 +14,7 @@ def describe_session(inputs: SessionInputs, settings: Settings) -> str:
     name = f"sub-{inputs.participant}" + (f" ses-{inputs.session}" if inputs.session else "")
     anat = inputs.anat
     lines = [name, f"  anatomy: {_short(anat.path, settings)} ({anat.contrast})"]
-    given = _given(inputs)
+    given = _given(inputs, settings)
     lines.append(f"  taken as given: {', '.join(given) if given else 'nothing; all anatomy is computed'}")
     for series in inputs.sodium:
         lines += _describe_series(series, settings)
@@ -21,13 +22,13 @@ def describe_session(inputs: SessionInputs, settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def _given(inputs: SessionInputs) -> list[str]:
+def _given(inputs: SessionInputs, settings: Settings) -> list[str]:
     pre = inputs.precomputed
     there = {
         "bias-corrected image": pre.anat,
         "brain mask": pre.brain_mask,
         "tissue fractions": pre.probsegs,
-        "atlas labels": pre.aparcaseg,
+        "atlas labels": pre.aparcaseg if settings.atlas == FREESURFER_ATLAS else None,
         "sodium to T1w": pre.sodium_to_t1w,
         "transforms to template": pre.template_xfms,
     }
@@ -42,8 +43,9 @@ def _describe_series(series: SodiumSeries, settings: Settings) -> list[str]:
         lines.append(f"    {how}: {files}")
     sidecar = series.runs[0].sidecar
     vials = [reference for reference in sidecar.references if reference.is_vial]
+    found = "" if all(vial.centre_ras_mm for vial in vials) else ", to be found in the image"
     wanted = [
-        name + (f" ({len(vials)})" if name == "vials" else "")
+        name + (f" ({len(vials)}{found})" if name == "vials" else "")
         for name in settings.reference
         if name != "vials" or vials
     ]

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from sodium_prep import __version__
 from sodium_prep.errors import SodiumPrepError, UsageError
@@ -88,6 +89,17 @@ def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     psf.set_defaults(run=_psf)
 
 
+_PSF_BOUNDS: Final[dict[str, tuple[float, float, str]]] = {
+    "resolution": (0.2, 30.0, "mm"),
+    "readout": (0.0, 0.2, "s"),
+    "linear_fraction": (0.0, 1.0, ""),
+    "echo_time": (0.0, 0.2, "s"),
+    "field": (0.2, 14.0, "T"),
+}
+"""Those of the sidecar."""
+_UNITS: Final = {"mm": "millimetres", "s": "seconds", "T": "tesla", "": "k0 / kmax"}
+
+
 def _recon(args: argparse.Namespace) -> int:
     from sodium_prep.bids.outputs import write_nifti
     from sodium_prep.recon.raw import read_ismrmrd
@@ -108,6 +120,13 @@ def _psf(args: argparse.Namespace) -> int:
     from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
     from sodium_prep.pvc.psf import psf_fwhm_mm
 
+    for name, (low, high, unit) in _PSF_BOUNDS.items():
+        value = getattr(args, name)
+        if not low < value <= high and not (name == "readout" and value == 0.0 and args.trajectory == "Cartesian"):
+            option = "--" + name.replace("_", "-")
+            raise UsageError(
+                option, f"is {value:g}, outside ({low:g}, {high:g}] {unit}".rstrip(), f"Give {_UNITS[unit]}"
+            )
     acquisition = Acquisition(
         echo_time_s=args.echo_time,
         repetition_time_s=0.1,

@@ -75,7 +75,17 @@ def main_values(cohort: Cohort) -> pd.DataFrame:
     people = cohort.participants
     own = [name for name in people.columns if name == "participant_id" or name not in values.columns]
     merged: pd.DataFrame = values.merge(people[own], how="left", on="participant_id")
-    return merged
+    return in_order(merged, cohort)
+
+
+def in_order(frame: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
+    """Rows by stratum and reference, the references in the order of the regional tables: the primary one first."""
+    rank = {name: i for i, name in enumerate(dict.fromkeys(cohort.tsc["reference"]))}
+    by = [*STRATUM, "reference"]
+    return frame.sort_values(
+        by, key=lambda column: column.map(rank) if column.name == "reference" else column, kind="stable",
+        ignore_index=True,
+    )  # fmt: skip
 
 
 def confounded_pairs(people: pd.DataFrame) -> list[str]:
@@ -109,8 +119,8 @@ def compare_groups(cohort: Cohort) -> Comparisons:
     values = values[values["group"].fillna("") != ""]
     refusals = confounded_pairs(cohort.participants[cohort.participants["state"] == "done"])
     rows: list[dict[str, Any]] = []
-    for keys, part in values.groupby([*STRATUM, "estimator", "reference"], sort=True):
-        labels = dict(zip([*STRATUM, "estimator", "reference"], keys, strict=True))
+    for keys, part in values.groupby([*STRATUM, "reference", "estimator"], sort=False):
+        labels = dict(zip([*STRATUM, "reference", "estimator"], keys, strict=True))
         family = []
         for first, second in combinations(sorted(set(values["group"])), 2):
             for region in MAIN_REGIONS:

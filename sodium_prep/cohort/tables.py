@@ -169,7 +169,9 @@ def _refuse_repeated_rows(
     for row in table:
         key = (*entities.values(), *(row[name] for name in _KEY))
         if key in seen:
-            problem = f"has the region {row['name']} ({row['hemisphere']}) twice by {row['estimator']}, {row['reference']}"
+            problem = (
+                f"has the region {row['name']} ({row['hemisphere']}) twice by {row['estimator']}, {row['reference']}"
+            )
             mend = "Give each label of the atlas a name of its own, and process this participant again"
             raise InputError(path, problem, mend)
         seen.add(key)

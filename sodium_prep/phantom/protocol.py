@@ -137,5 +137,5 @@ def find_protocol(protocol: str | PhantomProtocol) -> PhantomProtocol:
     if isinstance(protocol, PhantomProtocol):
         return protocol
     if protocol not in PROTOCOLS:
-        raise UsageError("--protocol", f"there is no protocol {protocol!r}", f"choose one of {', '.join(PROTOCOLS)}")
+        raise UsageError("--protocol", f"there is no protocol {protocol!r}", f"Choose one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[protocol]

@@ -37,7 +37,7 @@ class Relaxation:
 _RIEMER = "Riemer et al., NMR Biomed 2018, doi:10.1002/nbm.3899"
 _NIESPOREK = "Niesporek et al., MAGMA 2017 (7 T)"
 _FLEYSHER = "Fleysher et al. 2009 in Ridley et al., Sci Rep 2018, doi:10.1038/s41598-018-22711-0, table 4"
-_FLUID = Relaxation(0.064, 0.056, t1_sd_s=0.004, t2star_slow_sd_s=0.004, citation=_FLEYSHER)
+_FLUID = Relaxation(0.064, 0.054, t1_sd_s=0.004, t2star_slow_sd_s=0.004, citation=_FLEYSHER)
 
 _AT_3T: Final[dict[Tissue, Relaxation]] = {
     "GM": Relaxation(0.038, 0.0263, 0.0039, 0.6, 0.004, 0.0026, 0.0005, 0.03, _RIEMER),

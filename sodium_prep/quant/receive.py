@@ -1,8 +1,8 @@
 """Receive profile of an array coil from a pair of images, one of them received with the volume coil.
 
 Both images show the same object with the same excitation, so their ratio is the array's receive sensitivity relative to
-the volume coil's (the reference of Lachner et al., MRM 2020). Both are noisy magnitudes: their floors are taken off in
-the power domain, where that is unbiased, and the ratio is taken of local sums, not of voxels.
+the volume coil's (the reference of Lachner et al., Z Med Phys 2020;30:104). Both are noisy magnitudes: their floors
+are taken off in the power domain, where that is unbiased, and the ratio is taken of local sums, not of voxels.
 """
 
 from __future__ import annotations

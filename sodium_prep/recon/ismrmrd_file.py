@@ -20,7 +20,7 @@ _NOT_IMAGING = (20, 23, 24, 26, 27, 28, 29, 30, 31)
 """Flags of calibration, navigation, phase correction, feedback, dummy and stabilisation readouts."""
 
 _BLOCK = 2048
-_RAW_FILE = "convert the raw data again with the site's converter"
+_RAW_FILE = "Convert the raw data again with the site's converter"
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def _local(group: h5py.Group, name: str, path: Path) -> Any:
     if name not in group.keys():  # noqa: SIM118 (membership of the group itself would follow links)
         raise InputError(path, f"not an ISMRMRD file: it has no {group.name.rstrip('/')}/{name}", _RAW_FILE)
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise InputError(path, f"{name} is a link to another place", "write the data into the file itself")
+        raise InputError(path, f"{name} is a link to another place", "Write the data into the file itself")
     member = group[name]
     if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
-        raise InputError(path, f"{name} keeps its data in other files", "write the data into the file itself")
+        raise InputError(path, f"{name} keeps its data in other files", "Write the data into the file itself")
     return member
 
 
@@ -61,7 +61,7 @@ def read_records(path: Path) -> tuple[Any, Records, Records]:
         file = h5py.File(path, "r")
     except OSError as error:
         reason = "it is not there" if not path.exists() else "it is cut short or no HDF5 file"
-        raise InputError(path, f"cannot be read: {reason}", "copy the file again from its source") from error
+        raise InputError(path, f"cannot be read: {reason}", "Copy the file again from its source") from error
     with file:
         group = _local(file, GROUP, path)
         if not isinstance(group, h5py.Group):
@@ -73,7 +73,7 @@ def read_records(path: Path) -> tuple[Any, Records, Records]:
         try:
             return header, *_read_acquisitions(data)
         except OSError as error:
-            raise InputError(path, "its acquisitions cannot be read", "copy the file again from its source") from error
+            raise InputError(path, "its acquisitions cannot be read", "Copy the file again from its source") from error
 
 
 def _parse_header(xml: Any, path: Path) -> Any:

@@ -27,7 +27,7 @@ _MAX_MATRIX = 1024
 _RESOLUTION_TOLERANCE = 0.1
 _SAME_RADIUS = 1e-4
 _EVEN_DIRECTIONS = 0.05
-_CONVERT = "convert the raw data again with the site's converter"
+_CONVERT = "Convert the raw data again with the site's converter"
 
 
 def read_ismrmrd(path: str | Path) -> RawData:
@@ -81,7 +81,7 @@ def _check_nucleus(header: Any, path: Path) -> None:
     for parameter in strings:
         if parameter.name == "ResonantNucleus" and parameter.value != NUCLEUS:
             raise InputError(
-                path, f"its nucleus is {parameter.value!r}, not {NUCLEUS}", "give the raw data of the sodium scan"
+                path, f"its nucleus is {parameter.value!r}, not {NUCLEUS}", "Give the raw data of the sodium scan"
             )
 
 
@@ -93,19 +93,19 @@ def _check_one_image(imaging: Records, path: Path) -> None:
     for name, what in (("contrast", "echoes"), ("slice", "slices"), ("set", "sets"), ("phase", "phases")):
         count = len(np.unique(heads["idx"][name]))
         if count > 1:
-            raise InputError(path, f"holds {count} {what}", "write one file for each")
+            raise InputError(path, f"holds {count} {what}", "Write one file for each")
     for name in (
         *("number_of_samples", "active_channels", "trajectory_dimensions", "discard_pre", "discard_post"),
         *("encoding_space_ref", "sample_time_us", "position", "read_dir", "phase_dir", "slice_dir"),
     ):
         if (heads[name] != heads[name][0]).any():
-            raise InputError(path, f"its readouts differ in {name}", "write readouts that differ into separate files")
+            raise InputError(path, f"its readouts differ in {name}", "Write readouts that differ into separate files")
     if heads["trajectory_dimensions"][0] != 3:
         found = heads["trajectory_dimensions"][0]
         raise InputError(
             path,
             f"its readouts have a trajectory of {found} dimensions, not 3",
-            "write the trajectory (k in 1/m) into every readout",
+            "Write the trajectory (k in 1/m) into every readout",
         )
 
 
@@ -123,7 +123,7 @@ def _encoding(header: Any, imaging: Records, path: Path) -> Any:
         raise InputError(
             path,
             f"the units of its trajectory {found}",
-            f"write k in 1/m and the string parameter traj_units = {TRAJECTORY_UNITS} into trajectoryDescription",
+            f"Write k in 1/m and the string parameter traj_units = {TRAJECTORY_UNITS} into trajectoryDescription",
         )
     return encoding
 
@@ -145,7 +145,7 @@ def _stack(imaging: Records, path: Path) -> tuple[NDArray[np.complex64], NDArray
     silent = ~samples.any(axis=(0, 2))
     if silent.any():
         which = "all its data are" if silent.all() else f"channel {int(np.flatnonzero(silent)[0])} is"
-        raise InputError(path, f"{which} zero", "check the coil and the export, or leave the channel out")
+        raise InputError(path, f"{which} zero", "Check the coil and the export, or leave the channel out")
     return samples, trajectories
 
 
@@ -160,7 +160,7 @@ def _average(
         raise InputError(
             path,
             f"some spokes were read {counts.min()} times, others {counts.max()} times",
-            "leave out the incomplete average",
+            "Leave out the incomplete average",
         )
     if counts[0] > 1:
         groups = np.argsort(inverse, kind="stable").reshape(-1, counts[0])[np.argsort(first)]
@@ -172,7 +172,7 @@ def _average(
 def _dwell_time_s(records: Records, path: Path) -> float:
     dwell_us = float(records.heads["sample_time_us"][0])
     if not 0.0 < dwell_us < 1e4:
-        raise InputError(path, f"its sample_time_us is {dwell_us:g}", "write the dwell time in microseconds")
+        raise InputError(path, f"its sample_time_us is {dwell_us:g}", "Write the dwell time in microseconds")
     return dwell_us * 1e-6
 
 
@@ -185,13 +185,13 @@ def _trajectory(k_per_m: NDArray[np.float32], time_s: NDArray[np.float64], path:
         raise InputError(
             path,
             "its readouts do not all end on the same sphere of k-space",
-            "only centre-out radial acquisitions with isotropic resolution can be gridded",
+            "Only centre-out radial acquisitions with isotropic resolution can be gridded",
         )
     direction = k[:, -1] / ends[:, None]
     spread = direction.T @ direction / len(k) - np.eye(3) / 3.0
     if max(np.abs(direction.mean(axis=0)).max(), np.abs(spread).max()) > _EVEN_DIRECTIONS:
         raise InputError(
-            path, "its readouts do not cover the sphere of k-space evenly", "give the complete set of readouts"
+            path, "its readouts do not cover the sphere of k-space evenly", "Give the complete set of readouts"
         )
     mean = radius.mean(axis=0)
     shared = np.abs(radius - mean).max() < _SAME_RADIUS * kmax
@@ -200,7 +200,7 @@ def _trajectory(k_per_m: NDArray[np.float32], time_s: NDArray[np.float64], path:
         weights = radial_weights(mean if shared else radius, len(k), fraction)
     except ValueError as error:
         raise InputError(
-            path, f"its trajectory is not centre-out ({error})", "only centre-out radial data can be gridded"
+            path, f"its trajectory is not centre-out ({error})", "Only centre-out radial data can be gridded"
         ) from error
     return Trajectory(k.astype(np.float32), time_s, weights, kmax, fraction)
 
@@ -221,7 +221,7 @@ def _grid(encoding: Any, kmax_per_mm: float, path: Path) -> tuple[tuple[int, int
         path,
         f"its trajectory reaches |k| = {1e3 * kmax_per_mm:.4g}/m, which makes voxels of {0.5 / kmax_per_mm:.3g} mm,"
         f" but its header states {' or '.join(dict.fromkeys(tried))} mm",
-        "check that k is in 1/m (not rad/m or scaled to 0.5) and that matrix and field of view are right",
+        "Check that k is in 1/m (not rad/m or scaled to 0.5) and that matrix and field of view are right",
     )
 
 
@@ -232,7 +232,7 @@ def _affine(
     position = head["position"].astype(np.float64)
     if not np.abs(axes.T @ axes - np.eye(3)).max() < 1e-3 or not np.isfinite(position).all():
         raise InputError(
-            path, "read_dir, phase_dir and slice_dir are no orthogonal unit vectors", "write the geometry of the scan"
+            path, "read_dir, phase_dir and slice_dir are no orthogonal unit vectors", "Write the geometry of the scan"
         )
     lps = np.eye(4)
     lps[:3, :3] = axes * np.asarray(voxel_mm)
@@ -253,6 +253,6 @@ def _noise(
         raise InputError(path, "the length of a noise readout contradicts its header", _CONVERT)
     samples = np.concatenate([s.view(np.complex64).reshape(coils, -1) for s in noise.samples], axis=1)
     if not np.isfinite(samples).all() or samples.shape[1] < 10 * coils or not samples.any(axis=1).all():
-        raise InputError(path, "its noise readouts are empty, too short or not finite", "leave them out of the file")
+        raise InputError(path, "its noise readouts are empty, too short or not finite", "Leave them out of the file")
     scale = np.sqrt(_dwell_time_s(noise, path) / dwell_time_s / n_averages)
     return np.asarray(samples * np.float32(scale), dtype=np.complex64)

@@ -62,7 +62,7 @@ def _check_radial_steps(raw: RawData) -> None:
             raw.source,
             f"samples along a spoke lie up to 1/({alias_free:.0f} mm) apart, too far for a field of view of"
             f" {field_mm:.0f} mm",
-            "record with a shorter dwell time or state the smaller field of view that holds the object",
+            "Record with a shorter dwell time or state the smaller field of view that holds the object",
         )
 
 
@@ -77,7 +77,7 @@ def _whitened(raw: RawData) -> tuple[NDArray[np.complex64], float]:
         raise InputError(
             raw.source,
             "the noise of the receive channels is linearly dependent",
-            "leave out dead or duplicated channels",
+            "Leave out dead or duplicated channels",
         )
     return np.asarray(coils.whiten(raw.kspace, covariance) * sigma, dtype=np.complex64), sigma
 

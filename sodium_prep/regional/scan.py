@@ -116,6 +116,8 @@ class ScanResult:
         Standard deviation assumed of each of its motions.
     notes
         What the user should know, one line each.
+    refined
+        Whether the regional model refined the registration.
     """
 
     signals: RegionalSignals
@@ -128,6 +130,7 @@ class ScanResult:
     sodium_to_t1w: Array
     registration_sd_mm: float
     notes: tuple[str, ...]
+    refined: bool = False
 
 
 def nominal_psf(acquisition: Acquisition, affine: Array) -> PsfModel:
@@ -183,14 +186,14 @@ def quantify_scan(
             "The point spread function is not known: no value is corrected for partial volume. Give ReadoutDuration, "
             "NominalResolution and KSpaceFilter (sidecar or --protocol), or --psf."
         )
-    registration_sd_mm = REGISTRATION_SD_MM
+    registration_sd_mm, refined = REGISTRATION_SD_MM, False
     if refine and scan.psf is not None:
         found = refine_rigid(
             scan.image, scan.affine, scan.noise, compartments, scan.sodium_to_t1w, relaxations, scan.psf
         )
         if found.converged:
             scan = replace(scan, sodium_to_t1w=found.sodium_to_t1w)
-            registration_sd_mm = max(_REFINED_SD_MM, found.sd_mm)
+            registration_sd_mm, refined = max(_REFINED_SD_MM, found.sd_mm), True
         else:
             notes.append("The regional model did not refine the registration: it found no better place near by.")
     signals = regional_signals(
@@ -224,7 +227,17 @@ def quantify_scan(
     tsc, stderr = _maps(scan, compartments, relaxations, lines)
     table = regional_table(signals, lines)
     return ScanResult(
-        signals, measured, eyes, lines, table, tsc, stderr, scan.sodium_to_t1w, registration_sd_mm, tuple(notes)
+        signals,
+        measured,
+        eyes,
+        lines,
+        table,
+        tsc,
+        stderr,
+        scan.sodium_to_t1w,
+        registration_sd_mm,
+        tuple(notes),
+        refined,
     )
 
 

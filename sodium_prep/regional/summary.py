@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,18 @@ from sodium_prep.pvc.psf import FWHM_PER_SD, psf_fwhm_mm, psf_profile
 from sodium_prep.quant.references import ReferenceSignal
 from sodium_prep.regional.scan import Scan, ScanResult
 
+_TISSUES: Final[tuple[Tissue, ...]] = ("GM", "WM", "CSF")
 _PROFILE_MM = np.linspace(0.0, 20.0, 161)
 
 
 def calibration_record(result: ScanResult, scan: Scan) -> dict[str, Any]:
-    """References as measured and lines as fitted, for the calibration files and the figure."""
+    """References as measured and lines as fitted, for the calibration files and the figure.
+
+    ``order`` names the lines, the one that the maps use first.
+    """
     return {
+        # Keys of "lines" may be sorted on their way through a file; the order says which one the maps use.
+        "order": list(result.lines),
         "references": [_reference_row(one, result, scan) for one in (*result.vials, *result.eyes)],
         "lines": {
             name: {
@@ -95,7 +101,8 @@ def scan_metrics(result: ScanResult, scan: Scan, relaxations: Mapping[Tissue, Re
 
     Returns
     -------
-    Plain values: ``metrics`` by the names of :data:`sodium_prep.report.qc.THRESHOLDS`, ``psf``, ``primary``, ``notes``.
+    Plain values: ``metrics`` by the names of :data:`sodium_prep.report.qc.THRESHOLDS`, ``psf``, ``primary``, ``notes``,
+    ``signal_factors`` (of the tissues at nominal flip angle), what became of the registration.
     """
     signals = result.signals
     primary = next(iter(result.lines), None)
@@ -109,6 +116,8 @@ def scan_metrics(result: ScanResult, scan: Scan, relaxations: Mapping[Tissue, Re
         },
         "psf": _psf_record(scan, relaxations),
         "primary": primary,
+        "signal_factors": {tissue: float(signal_factor(scan.acquisition, relaxations[tissue])) for tissue in _TISSUES},
+        "registration_refined": result.refined,
         "condition": signals.condition,
         "registration_sd_mm": result.registration_sd_mm,
         "notes": list(result.notes),
@@ -188,7 +197,7 @@ def _psf_record(scan: Scan, relaxations: Mapping[Tissue, Relaxation]) -> dict[st
         return {"kind": psf.kind, "radius_mm": _PROFILE_MM, "profiles": {"all": profile}, "fwhm_mm": {"all": width}}
     profiles: dict[str, NDArray[np.float64]] = {}
     widths: dict[str, float] = {}
-    for tissue in ("GM", "WM", "CSF"):
+    for tissue in _TISSUES:
         values = psf_profile(_PROFILE_MM, scan.acquisition, relaxations[tissue])
         profiles[tissue] = values / values[0]
         widths[tissue] = psf_fwhm_mm(scan.acquisition, relaxations[tissue])

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from sodium_prep.report.mosaic import Contour, mosaic
 from sodium_prep.report.plots import calibration, group_dots, psf_profiles, regional_bars
-from sodium_prep.report.svg import GREEN, ORANGE, SKY, VERMILION
+from sodium_prep.report.svg import TISSUE_COLOURS, VERMILION
 
 __all__ = [
     "atlas_outlines",
@@ -25,13 +25,16 @@ __all__ = [
     "tsc_on_t1w",
 ]
 
-# On dark pictures: grey matter blue, white matter white, CSF green; all stand out from black-red-yellow overlays.
-_LINES: dict[str, str] = {"GM": SKY, "WM": "#FFFFFF", "CSF": GREEN}
+# On dark pictures and black-red-yellow overlays alike. Drawn in this order: grey matter, the most wanted, on top.
+_LINES: dict[str, str] = {"CSF": TISSUE_COLOURS["CSF"], "WM": "#FFFFFF", "GM": TISSUE_COLOURS["GM"]}
+MASK_COLOUR = "#00FFFF"
+"""Of the brain mask over the sodium image, whose colours hold no cyan."""
 _NAMES: dict[str, str] = {"GM": "grey matter", "WM": "white matter", "CSF": "CSF"}
 
 
 def _tissue_contours(tissues: Mapping[str, ArrayLike]) -> list[Contour]:
-    return [(fraction, _LINES.get(name, VERMILION), _NAMES.get(name, name)) for name, fraction in tissues.items()]
+    order = [name for name in _LINES if name in tissues] + [name for name in tissues if name not in _LINES]
+    return [(tissues[name], _LINES.get(name, VERMILION), _NAMES.get(name, name)) for name in order]
 
 
 def tsc_on_t1w(
@@ -116,8 +119,8 @@ def tissue_maps(
     tissues
         ``GM``, ``WM``, ``CSF`` fractions, (X, Y, Z) each.
     """
-    # No overlay here, so grey matter may take the warm colour that stands out best from grey.
-    lines = [(f, ORANGE if n == "GM" else SKY if n == "WM" else GREEN, _NAMES.get(n, n)) for n, f in tissues.items()]
+    # Lines of tissues that touch coincide: grey matter goes below its neighbours, or it would hide both.
+    lines = _tissue_contours(tissues)[::-1]
     if brain_mask is not None:
         lines.append((brain_mask, VERMILION, "brain mask"))
     return mosaic(t1w, affine, title=title, contours=lines, n_slices=n_slices)

@@ -140,7 +140,7 @@ def _heading(labels: Mapping[str, Any]) -> str:
 def _figures(values: pd.DataFrame) -> list[ReportFigure]:
     """One figure of dots for each stratum and reference."""
     figures = []
-    for keys, part in values.groupby([*STRATUM, "reference"], sort=True):
+    for keys, part in values.groupby([*STRATUM, "reference"], sort=False):
         labels = dict(zip([*STRATUM, "reference"], keys, strict=True))
         group = part["group"].fillna("").replace("", "no group") if "group" in part else "all"
         part = part.assign(shown=group)
@@ -177,7 +177,7 @@ def _tables(table: pd.DataFrame) -> list[ComparisonTable]:
     keys = [*STRATUM, "reference", "group_1", "group_2"]
     columns = ["Region", "Estimator", "n", "Means (SD), mM", "Difference, mM", "p (FDR)", "Hedges' g",
                "Adjusted difference, mM", "p (FDR), adjusted"]  # fmt: skip
-    for values, part in table.groupby(keys, sort=True):
+    for values, part in table.groupby(keys, sort=False):
         labels = dict(zip(keys, values, strict=True))
         covariates = sorted({str(c) for c in part["covariates"] if c})
         tables.append(

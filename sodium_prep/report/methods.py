@@ -57,19 +57,21 @@ def build_methods(ran: Mapping[str, Step | None], extra_sources: Mapping[str, So
         ``software``
             name to version.
         ``recon``
-            ``method`` (gridding, vendor), ``trajectory``, ``n_spokes``, ``n_coils``, ``kspace_filter``.
+            ``method`` (gridding, vendor), ``trajectory``, ``n_spokes``, ``n_coils``, ``kspace_filter``, ``n_runs``,
+            ``floor_removed`` (bool).
         ``receive``
             ``method`` (rb1cor, n4).
         ``anatomy``
-            ``contrast``, ``n4`` (bool), ``brain_extraction`` (template, derivatives), ``template``, ``derivatives``.
+            ``contrast``, ``n4`` (bool), ``brain_extraction`` (template, derivatives), ``template``, ``taken`` (what
+            comes from derivatives, in words), ``derivatives`` (their names).
         ``fractions``
-            ``method`` (joint, derivatives).
+            ``method`` (joint, template).
         ``normalisation``
             ``method`` (SyN, greedy), ``template``.
         ``atlas``
             ``name``.
         ``registration``
-            ``method`` (ants, greedy, header), ``metric``.
+            ``method`` (ants, greedy, header), ``metric``, ``refined`` (bool).
         ``psf``
             ``kind`` (acquisition, gaussian), ``fwhm_mm`` (tissue to width), ``kspace_filter``.
         ``relaxation``
@@ -120,6 +122,15 @@ def _join(words: Sequence[str]) -> str:
 
 
 def _recon(step: Step) -> str:
+    text = _reconstruction(step)
+    if step.get("floor_removed"):
+        text += " The Rician noise floor of the magnitude, measured in air, was removed {gudbjartsson1995}."
+    if (step.get("n_runs") or 1) > 1:
+        text += f" {step['n_runs']} repeat scans were registered rigidly to the first and averaged."
+    return text
+
+
+def _reconstruction(step: Step) -> str:
     trajectory = {
         "DA-3DPR": "density-adapted 3D radial {nagel2009}",
         "TPI": "twisted projection {boada1997}",
@@ -159,15 +170,19 @@ def _receive(step: Step) -> str:
 
 def _anatomy(step: Step) -> str:
     contrast = step.get("contrast", "T1w")
-    if step.get("derivatives"):
-        return f"Anatomical results were taken from {step['derivatives']} and not computed again."
     text = ""
-    if step.get("n4"):
-        text += f"The {contrast} image was corrected for intensity bias by N4 {{tustison2010}}. "
+    if step.get("taken"):
+        origin = f" from {step['derivatives']}" if step.get("derivatives") else " from derivatives"
+        text += f"Already computed, and taken{origin}: {_join(list(step['taken']))}. "
     if step.get("brain_extraction") == "template":
         text += (
             "The brain was extracted by rigid, affine and diffeomorphic registration of a brain template to the whole "
             "head {avants2008, avants2011}. "
+        )
+    if step.get("n4"):
+        text += (
+            f"For the registration to the template, and for nothing else, the {contrast} image was corrected for "
+            "intensity bias by N4 {tustison2010}. "
         )
     return text.strip()
 
@@ -175,9 +190,11 @@ def _anatomy(step: Step) -> str:
 def _fractions(step: Step) -> str:
     if step.get("method") == "joint":
         return (
-            "Tissue fractions were estimated together with the remaining bias field as linear mixtures of the "
-            "intensities of pure grey matter, white matter and CSF."
+            "Tissue fractions and the bias field were estimated together from the intensities as measured, as linear "
+            "mixtures of those of pure grey matter, white matter and CSF {santago1995}."
         )
+    if step.get("method") == "template":
+        return "Tissue fractions are those of the template, as the image has no T1 contrast to read them from."
     return "" if not step.get("method") else f"Tissue fractions: {step['method']}."
 
 
@@ -205,13 +222,24 @@ def _registration(step: Step) -> str:
         return "Sodium and anatomical image were aligned by their headers only."
     how = {"ants": "ANTs {avants2011}", "greedy": "Greedy {yushkevich2016}"}.get(method, method)
     metric = f", maximising {step['metric']}" if step.get("metric") else ""
-    return f"The sodium image was registered rigidly to the anatomical image with {how}{metric}." if how else ""
+    if not how:
+        return ""
+    text = f"The sodium image was registered rigidly to the anatomical image with {how}{metric}."
+    if step.get("refined"):
+        text += (
+            " This registration was refined by the model of the sodium image: its six rigid motions were fitted "
+            "together with all regional signals, by least squares."
+        )
+    return text
 
 
 def _psf(step: Step) -> str:
     widths = step.get("fwhm_mm")
     if isinstance(widths, Mapping):
-        shown = " Its full width at half maximum is " + _join([f"{w:.1f} mm in {t}" for t, w in widths.items()]) + "."
+        ordered = sorted(widths.items(), key=lambda item: ("GM", "WM", "CSF", item[0]).index(item[0]))
+        place = {"all": ""}
+        parts = [f"{width:.1f} mm" + place.get(tissue, f" in {tissue}") for tissue, width in ordered]
+        shown = " Its full width at half maximum is " + _join(parts) + "."
     else:
         shown = f" Its full width at half maximum is {widths:.1f} mm." if widths else ""
     if step.get("kind") == "gaussian":
@@ -245,13 +273,14 @@ def _calibration(step: Step) -> str:
     if not used:
         return ""
     text = f"Signal was converted to total sodium concentration (TSC, mmol/L) by {_join(used)}"
-    text += ", each reported separately." if len(used) > 1 else "."
+    text += ", each reported separately" if len(used) > 1 else ""
+    text += " {madelin2014}."
     if "vials" in step.get("references", ()):
         n = f" of {step['n_vials']} vials" if step.get("n_vials") else ""
         kind = {"free": " with a free intercept", "zero": " through the origin"}
         text += f" The line through the signals{n} was fitted by weighted least squares"
         text += kind.get(str(step.get("intercept")), "")
-        text += " {madelin2014}; its covariance reaches every concentration, with Fieller's interval {fieller1954}."
+        text += " {york2004}; its covariance reaches every concentration, with Fieller's interval {fieller1954}."
     return text
 
 

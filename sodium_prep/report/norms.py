@@ -29,7 +29,7 @@ LITERATURE_NORMS: Final[tuple[Norm, ...]] = (
     ),
     Norm(
         "Ouwerkerk et al. 2003",
-        "9 volunteers (mmol/kg wet weight)",
+        "20 patients with tumours and 9 volunteers (mmol/kg wet weight)",
         "61 ± 8",
         "69 ± 10",
         "CSF 135 ± 10, vitreous humour 113 ± 14",

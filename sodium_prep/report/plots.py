@@ -45,7 +45,7 @@ def calibration(
     labels
         Name of each reference, n of them.
     intercept, slope, covariance
-        Line ``signal = intercept + slope * concentration`` and its (2, 2) covariance.
+        Line ``signal = intercept + slope * concentration * signal factor`` and its (2, 2) covariance.
     brain_range
         Low and high signal of the brain, shaded: where calibration is applied.
     used
@@ -62,7 +62,7 @@ def calibration(
     with new_figure(_WIDTH_IN, 4.9) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
         top.fill_between(line, fit - band, fit + band, color=BLUE, alpha=0.2, linewidth=0, label="95 % band")
-        top.plot(line, fit, color=BLUE, label=f"{intercept:.4g} + {slope:.4g} c")
+        top.plot(line, fit, color=BLUE, label=f"{intercept:.4g} + {slope:.4g} c \N{MULTIPLICATION SIGN} f")
         if brain_range is not None:
             top.axhspan(*brain_range, color=ORANGE, alpha=0.13, linewidth=0, label="brain")
         for marked, fill, text in ((keep, VERMILION, "references"), (~keep, "white", "not used")):
@@ -77,7 +77,7 @@ def calibration(
         spread = 1.959964 * sd / abs(slope) if slope else np.zeros_like(s)
         bottom.axhline(0.0, color=BLUE)
         bottom.errorbar(c, error, spread, fmt="o", color=VERMILION, capsize=3)
-        bottom.set(xlabel="concentration × signal factor (mM)", ylabel="residual (mM)")
+        bottom.set(xlabel="concentration c × signal factor f (mM)", ylabel="residual (mM)")
         figure.align_ylabels([top, bottom])
         figure.tight_layout(pad=0.6)
         return to_svg(figure)
@@ -124,7 +124,9 @@ def psf_profiles(
         for name, values in curves.items():
             width = fwhm_mm[name] if fwhm_mm and name in fwhm_mm else _fwhm(radius, values)
             colour = TISSUE_COLOURS.get(name) or next(spare)
-            axes.plot(radius, values / peak, color=colour, label=f"{name}, FWHM {width:.1f} mm")
+            # The lines of grey and white matter all but coincide.
+            style = "--" if name == "WM" else "-"
+            axes.plot(radius, values / peak, style, color=colour, label=f"{name}, FWHM {width:.1f} mm")
             half = 0.5 * values[0] / peak
             axes.plot([width / 2], [half], "o", color=colour, markersize=4)
         axes.axhline(0.0, color=GREY, linewidth=0.8)
@@ -207,8 +209,9 @@ def group_dots(
         for row, region in zip(grid, regions, strict=False):
             for axes, estimator in zip(row, estimators, strict=True):
                 _dots(axes, values[region].get(estimator, {}), rng)
-                axes.set_title(f"{region}, {ESTIMATOR_NAMES.get(estimator, estimator)}", fontsize=8.5)
-            row[0].set_ylabel("TSC (mM)")
+            row[0].set_ylabel(f"{region}\nTSC (mM)")
+        for axes, estimator in zip(grid[0], estimators, strict=False):
+            axes.set_title(ESTIMATOR_NAMES.get(estimator, estimator), fontsize=8.5)
         height = float(figure.get_size_inches()[1])
         figure.text(0.01, 1 - 0.06 / height, title, va="top", fontsize=10.5, fontweight="bold")
         figure.tight_layout(pad=0.6, rect=(0, 0, 1, 1 - 0.28 / height))

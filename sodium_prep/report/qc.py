@@ -89,7 +89,7 @@ THRESHOLDS: Final[Mapping[str, Threshold]] = {
     "coverage": Threshold(
         "Brain inside the sodium image",
         "",
-        "Fraction of the brain mask that the sodium image covers.",
+        "Fraction of cortex and white matter that the sodium image covers.",
         0.98,
         0.90,
         digits=3,
@@ -129,9 +129,9 @@ THRESHOLDS: Final[Mapping[str, Threshold]] = {
         digits=1,
     ),
     "cal_extrapolated_fraction": Threshold(
-        "Brain outside the calibrated range",
+        "Brain above the calibrated range",
         "",
-        "Fraction of brain voxels whose concentration lies outside that of the references.",
+        "Fraction of the model's voxels within the head whose concentration exceeds that of the highest vial.",
         warn_above=0.25,
     ),
     "reg_nmi": Threshold(

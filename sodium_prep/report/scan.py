@@ -25,7 +25,6 @@ _BAR_REGIONS: Final = (
     *((f"ctx-{side}-{name}", hemi) for name in ("precentral", "entorhinal", "superiorfrontal") for side, hemi in
       (("lh", "L"), ("rh", "R"))),
 )  # fmt: skip
-_VERMILION: Final = "#D55E00"
 
 
 def draw_figures(
@@ -46,7 +45,7 @@ def draw_figures(
     calibration
         From :func:`sodium_prep.regional.summary.calibration_record`.
     facts
-        What the steps before found: ``psf``, ``primary``.
+        What the steps before found: ``psf``, ``primary``, ``signal_factors``.
     """
     t1w, affine = _need(images, "t1w")
     tissues = {name.upper(): _need(images, name)[0] for name in ("gm", "wm", "csf")}
@@ -64,19 +63,24 @@ def draw_figures(
             figures.tsc_on_t1w(t1w, tsc[0], affine, tissues=tissues, brain_mask=brain), wide=True)  # fmt: skip
     vials = [row for row in calibration["references"] if row["reference"] == "vials"]
     if vials and "vials" in calibration["lines"]:
-        add("calibration", "Calibration line", "Vials and fitted line with 95 % intervals; residuals "
-            "below.", _calibration(vials, calibration["lines"]["vials"], table), wide=False)  # fmt: skip
-    add("registration", "Sodium over T1w", "The contours come from the T1w image and must fit the sodium image.",
+        line = _calibration(vials, calibration["lines"]["vials"], table, facts["signal_factors"])
+        text = (
+            "Vials and fitted line with 95 % intervals; residuals below. Shaded, if corrected: cortex to white matter."
+        )
+        add("calibration", "Calibration line", text, line, wide=False)
+    add("registration", "Sodium over T1w", "The brain mask comes from the T1w image and must fit the sodium image.",
         figures.coregistration(t1w, _need(images, "sodium_t1w")[0], affine,
-                               contours=[(brain, _VERMILION, "brain mask")]), wide=True)  # fmt: skip
-    add("tissues", "Tissue fractions", "Borders at one half.",
+                               contours=[(brain, figures.MASK_COLOUR, "brain mask")]), wide=True)  # fmt: skip
+    add("tissues", "Tissue fractions", "Borders at one half. Grey matter lies between white matter and CSF, whose "
+        "lines cover its own.",
         figures.tissue_maps(t1w, affine, tissues, brain_mask=brain), wide=True)  # fmt: skip
     add("atlas", "Atlas regions", "The colours only separate neighbours.",
         figures.atlas_outlines(t1w, _need(images, "labels")[0].astype(np.int32), affine), wide=True)  # fmt: skip
     psf = facts.get("psf")
     if psf:
         add("psf", "Point spread function", "Radial profiles relative to their peak, from the centre outwards.",
-            plots.psf_profiles(psf["radius_mm"], psf["profiles"], fwhm_mm=psf["fwhm_mm"]), wide=False)  # fmt: skip
+            plots.psf_profiles(psf["radius_mm"], _in_order(psf["profiles"]), fwhm_mm=psf["fwhm_mm"]),
+            wide=False)  # fmt: skip
     bars = _bars(table, primary) if primary else None
     if bars:
         add("regions", "Regional TSC", "Bars: estimate; lines: 95 % interval. Grey is the uncorrected mean.",
@@ -88,6 +92,12 @@ def draw_figures(
     return out
 
 
+def _in_order(profiles: Mapping[str, Any]) -> dict[str, Any]:
+    """Tissues in their usual order; JSON sorts them."""
+    known = [name for name in ("GM", "WM", "CSF") if name in profiles]
+    return {name: profiles[name] for name in (*known, *sorted(set(profiles) - set(known)))}
+
+
 def _need(images: Mapping[str, Placed | None], name: str) -> Placed:
     found = images[name]
     if found is None:
@@ -96,13 +106,17 @@ def _need(images: Mapping[str, Placed | None], name: str) -> Placed:
 
 
 def _calibration(
-    vials: Sequence[Mapping[str, Any]], line: Mapping[str, Any], table: Sequence[Mapping[str, Any]]
+    vials: Sequence[Mapping[str, Any]],
+    line: Mapping[str, Any],
+    table: Sequence[Mapping[str, Any]],
+    factors: Mapping[str, float],
 ) -> str:
     seen = [v for v in vials if np.isfinite(v["signal"])]
+    # Only a corrected value is that of one tissue, whose signal factor is known.
     brain = [
-        line["Intercept"] + line["Slope"] * 0.9 * row["tsc"]
+        line["Intercept"] + line["Slope"] * factors[row["tissue"]] * row["tsc"]
         for row in table
-        if row["name"] in ("Cortex", "WhiteMatter") and row["estimator"] == "none" and row["reference"] == "vials"
+        if row["name"] in ("Cortex", "WhiteMatter") and row["estimator"] == "labbe" and row["reference"] == "vials"
     ]
     return plots.calibration(
         [v["concentration"] * v["signal_factor"] for v in seen],
@@ -169,7 +183,7 @@ def scan_record(
         "csf_fraction": csf / max(gm + wm + csf, 1e-9),
     }
     if psf:
-        metrics["psf_fwhm_mm"] = next(iter(psf["fwhm_mm"].values()))
+        metrics["psf_fwhm_mm"] = psf["fwhm_mm"].get("GM", psf["fwhm_mm"].get("all"))
     record = qc_record(evaluate(metrics))
     relaxation = {tissue: asdict(tissue_relaxation(tissue, field_strength_t)) for tissue in TISSUES}
     record["report"] = {
@@ -194,7 +208,7 @@ def _summary(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[t
         ("Runs averaged", str(facts.get("n_runs", 1))),
         ("Noise floor", floor + (", removed" if facts.get("floor_corrected") else "")),
         ("Receive profile", "corrected by the coil pair" if "receive_pair" in facts else "not corrected"),
-        ("References", ", ".join(calibration["lines"]) or "none"),
+        ("References", ", ".join(calibration["order"]) or "none"),
         ("Concentration map by", str(facts.get("primary") or "no reference")),
         ("Tissue fractions", "from the template (no T1w contrast)" if facts.get("prior_driven") else "from the image"),
     ]
@@ -222,19 +236,27 @@ def _region_rows(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _what_ran(
     ran: Mapping[str, Any], calibration: Mapping[str, Any], facts: Mapping[str, Any], field_strength_t: float
 ) -> dict[str, Any]:
-    lines = calibration["lines"]
+    lines, references = calibration["lines"], list(calibration["order"])
     psf = facts.get("psf")
     corrected = bool(psf)
     used = [row for row in calibration["references"] if row["reference"] == "vials" and row["flag"] == "ok"]
     sources = sorted({tissue_relaxation(t, field_strength_t).citation for t in TISSUES})
     out: dict[str, Any] = dict(ran)
     if lines:
-        out["calibration"] = {"references": list(lines), "n_vials": len(used)}
+        out["calibration"] = {"references": references, "n_vials": len(used)}
         if "vials" in lines:
             out["calibration"]["intercept"] = lines["vials"]["Mode"]
     out["relaxation"] = {"field_strength_t": field_strength_t, "sources": sources}
+    recon = ran.get("recon") or {}
+    if recon:
+        out["recon"] = {**recon, **{name: facts[name] for name in ("n_coils", "n_runs") if name in facts}}
+        out["recon"]["floor_removed"] = bool(facts.get("floor_corrected"))
+    if out.get("fractions") and facts.get("prior_driven"):
+        out["fractions"] = {"method": "template"}
+    if out.get("registration") and facts.get("registration_refined"):
+        out["registration"] = {**out["registration"], "refined": True}
     if psf:
-        out["psf"] = {"kind": psf["kind"], "fwhm_mm": psf["fwhm_mm"]}
+        out["psf"] = {"kind": psf["kind"], "fwhm_mm": psf["fwhm_mm"], "kspace_filter": recon.get("kspace_filter")}
     estimators = [name for name in ran.get("regional", {}).get("estimators", ()) if name == "none" or corrected]
     out["regional"] = {"estimators": estimators, "free_csf": corrected, "noise_covariance": corrected}
     return out

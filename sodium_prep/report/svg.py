@@ -24,8 +24,8 @@ GREY: Final = "#5F6B7A"
 
 _PICTURE_CHARACTERS: Final = 340_000  # keeps a figure below 400 kB and a page of a dozen figures below 6 MB
 
-TISSUE_COLOURS: Final[dict[str, str]] = {"GM": ORANGE, "WM": BLUE, "CSF": GREEN}
-"""Colour of a tissue in plots on white ground."""
+TISSUE_COLOURS: Final[dict[str, str]] = {"GM": SKY, "WM": GREY, "CSF": GREEN}
+"""Colour of a tissue on white ground; in pictures they are the same, with white for the grey of white matter."""
 
 _STYLE: Final[dict[str, Any]] = {
     "svg.hashsalt": "sodium_prep",

@@ -28,9 +28,10 @@ SIDECAR = {
     },
     "SodiumReferences": [
         {"Label": "vial50", "Concentration": 50.0, "Matrix": "agar", "T1": 0.035, "T2starSlow": 0.025},
-        {"Label": "vial100", "Concentration": 100.0, "Matrix": "agar", "CentreRAS": [10, 10, 10], "Radius": 9.0},
+        {"Label": "vial100", "Concentration": 100.0, "Matrix": "agar", "T1": 0.035, "T2starSlow": 0.025,
+         "CentreRAS": [10, 10, 10], "Radius": 9.0},
     ],
-}
+}  # fmt: skip
 
 
 def affine(size_mm: float = 4.0) -> np.ndarray:

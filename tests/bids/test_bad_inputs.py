@@ -108,8 +108,8 @@ def _remove(*names: str):
     return spoil
 
 
-VIAL = {"Label": "a", "Concentration": 50.0}
-OTHER = {"Label": "b", "Concentration": 100.0}
+VIAL = {"Label": "a", "Concentration": 50.0, "T1": 0.035, "T2starSlow": 0.025}
+OTHER = VIAL | {"Label": "b", "Concentration": 100.0}
 
 BAD = {
     # the file
@@ -173,6 +173,13 @@ BAD = {
     "one concentration": (_references(VIAL, VIAL | {"Label": "b"}), SODIUM, "one distinct concentration", "two"),
     "no concentration": (_references({"Label": "a"}), JSON, "Concentration is missing", "Add"),
     "concentration in mol/L": (_references(VIAL | {"Concentration": 0.05}), JSON, "is 0.05", "mol/L"),
+    "no relaxation": (
+        _references(VIAL, {"Label": "b", "Concentration": 100.0, "T1": 0.04}),
+        SODIUM,
+        "the T1 or T2starSlow of b is missing",
+        "in seconds",
+    ),
+    "mask": (_references(VIAL | {"Mask": "vial.nii.gz"}), JSON, "has a Mask, which is not read yet", "CentreRAS"),
     "same label": (_references(VIAL, OTHER | {"Label": "a"}), JSON, "same Label", "own Label"),
     "dangerous label": (_references(VIAL | {"Label": "=cmd()"}), JSON, "Label is '=cmd()'", "documentation"),
     "vial outside": (

@@ -133,6 +133,9 @@ def test_kspace_alone_makes_a_series(root):
     assert "kspace.dat: is not used" in inputs.warnings[0]
     with pytest.raises(InputError, match="no reconstructed image"):
         collect(root, "01", "01", source="image")
+    raw.unlink()
+    with pytest.raises(InputError, match=r"kspace\.dat: is raw data .*siemens_to_ismrmrd"):
+        collect(root, "01", "01")
     raw.write_bytes(b"<html>")
     with pytest.raises(InputError, match="not an HDF5 file"):
         collect(root, "01", "01")
@@ -154,6 +157,14 @@ def test_field_maps_go_to_the_series_they_are_intended_for(root):
     other, sodium = collect(root, "01", "01").sodium
     assert (sodium.receive_pair, sodium.tb1map, sodium.tb1dam) == ((body, head), legacy, tuple(dam))
     assert (other.receive_pair, other.tb1map, other.tb1dam) == (None, None, tuple(dam))
+    assert "not used yet" in str(collect(root, "01", "01").warnings)
+
+
+def test_raw_data_of_the_scanner_are_no_hindrance_where_images_are_wanted(root):
+    study.put_kspace(root, KSPACE.replace(".h5", ".dat"))
+    assert collect(root, "01", "01", source="image").sodium[0].runs[0].kspace == ()
+    with pytest.raises(InputError, match="--recon vendor"):
+        collect(root, "01", "01")
 
 
 def test_half_a_receive_pair_is_not_used(root):

@@ -188,7 +188,7 @@ BAD_RECORDS = {
     "no trajectory": (_no_trajectory, "trajectory of 0 dimensions"),
     "zeros": (_silence, "all its data are zero"),
     "rad per m": (_scale_k(2.0 * np.pi), r"reaches \|k\| = 523.6/m"),
-    "normalised": (_scale_k(0.006), "check that k is in 1/m"),
+    "normalised": (_scale_k(0.006), "Check that k is in 1/m"),
     "lengths": (_cut_readout, "differ in number_of_samples"),
     "half sphere": (_flip_half, "cover the sphere"),
     "echoes": (_second_echo, "2 echoes"),

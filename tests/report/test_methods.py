@@ -50,6 +50,33 @@ def test_a_step_that_did_not_run_leaves_no_sentence(step):
     assert build_methods({step: EVERYTHING[step]}).paragraphs
 
 
+def body(ran):
+    return "\n".join(paragraph for _, paragraph in build_methods(ran).paragraphs)
+
+
+def test_what_came_from_derivatives_is_said_and_not_claimed():
+    anatomy = {"n4": False, "brain_extraction": "derivatives", "taken": ["brain mask", "tissue fractions"],
+               "derivatives": "fmriprep"}  # fmt: skip
+    text = body({"anatomy": anatomy, "fractions": None})
+    assert "taken from fmriprep: brain mask and tissue fractions." in text
+    assert "N4" not in text
+    assert "extracted" not in text
+    assert "for nothing else" in body({"anatomy": anatomy | {"n4": True}})
+
+
+def test_what_was_found_on_the_way_is_said():
+    keys = {r.key for r in build_methods({"recon": {"method": "vendor", "floor_removed": True}}).references}
+    assert keys == {"gudbjartsson1995"}
+    assert "3 repeat scans" in body({"recon": {"method": "vendor", "n_runs": 3}})
+    assert "refined" in body({"registration": {"method": "ants", "refined": True}})
+    assert "refined" not in body({"registration": {"method": "ants"}})
+    line = build_methods({"calibration": EVERYTHING["calibration"]})
+    assert "york2004" in {r.key for r in line.references}
+    assert "vials and cerebro" in line.paragraphs[0][1]
+    widths = {"CSF": 4.4, "GM": 5.2, "WM": 5.3}  # as JSON sorts them
+    assert "5.2 mm in GM, 5.3 mm in WM and 4.4 mm in CSF" in body({"psf": {"kind": "acquisition", "fwhm_mm": widths}})
+
+
 def test_vendor_images_claim_no_reconstruction():
     text = build_methods({"recon": {"method": "vendor", "trajectory": "DA-3DPR", "n_coils": 32}})
     assert text.references == ()
