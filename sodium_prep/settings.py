@@ -19,7 +19,16 @@ ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe")
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
 SPACES: tuple[Space, ...] = ("T1w", "MNI152NLin6Asym")
 
-_NOT_REUSED = ("bids_dir", "output_dir", "analysis_level", "participant_label", "session_label", "dry_run", "version")
+_NOT_REUSED = (
+    "bids_dir",
+    "output_dir",
+    "analysis_level",
+    "participant_label",
+    "session_label",
+    "dry_run",
+    "reports_only",
+    "version",
+)
 
 
 class Settings(BaseModel):
@@ -51,7 +60,7 @@ class Settings(BaseModel):
         Name of a bundled atlas, or path of a label image in the template's space.
     output_spaces
         Spaces of resampled TSC maps besides the native one.
-    skip_bids_validation, stop_on_first_crash, sloppy, write_graph, dry_run
+    skip_bids_validation, stop_on_first_crash, sloppy, write_graph, reports_only, clean_workdir, dry_run
         Switches of the command line with the same names.
     nprocs, omp_nthreads, mem_gb, work_dir, random_seed
         Resources. Threads above 1 make registrations differ in their last digits.
@@ -84,6 +93,8 @@ class Settings(BaseModel):
     sloppy: bool = False
     stop_on_first_crash: bool = False
     write_graph: bool = False
+    reports_only: bool = False
+    clean_workdir: bool = False
     dry_run: bool = False
     version: str
 

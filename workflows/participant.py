@@ -16,6 +16,8 @@ from sodium_prep.settings import Settings
 from sodium_prep.workflows.anatomy import ANATOMY_OUTPUTS, init_anatomy_wf, registers_to_template
 from sodium_prep.workflows.sodium import SeriesPlan, init_series_wf
 
+WORKFLOW_NAME = "sodium_prep"
+"""Name of the graph, and of its folder in the work folder."""
 _TEMPLATE = "MNI152NLin6Asym"
 
 
@@ -28,7 +30,7 @@ def init_participants_wf(*, settings: Settings, sessions: Sequence[SessionInputs
     """Build the graph of a run; its sub-workflows share nothing."""
     from nipype.pipeline.engine import Workflow
 
-    workflow = Workflow(name="sodium_prep", base_dir=str(settings.work_dir))
+    workflow = Workflow(name=WORKFLOW_NAME, base_dir=str(settings.work_dir))
     workflow.add_nodes([init_session_wf(settings=settings, inputs=inputs) for inputs in sessions])
     files = atlas_files(settings.atlas)
     for name in workflow.list_node_names() if files else ():

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sodium_prep.bids.outputs import write_text
-from sodium_prep.bids.records import SessionInputs
 from sodium_prep.bids.status import SessionStatus
 from sodium_prep.report.methods import MethodsText, build_methods
 from sodium_prep.report.page import ParticipantReport, SummaryItem, render_participant
@@ -18,9 +17,9 @@ from sodium_prep.settings import Settings
 logger = logging.getLogger("sodium_prep.cli")
 
 
-def write_pages(settings: Settings, sessions: Sequence[SessionInputs], statuses: Sequence[SessionStatus]) -> None:
-    """Write ``sub-XX.html`` of every participant of this run, with the errors of the steps that failed."""
-    for participant in dict.fromkeys(inputs.participant for inputs in sessions):
+def write_pages(settings: Settings, participants: Sequence[str], statuses: Sequence[SessionStatus]) -> None:
+    """Write ``sub-XX.html`` of the participants, with the errors of the steps that failed."""
+    for participant in dict.fromkeys(participants):
         own = [status for status in statuses if status.participant == participant]
         errors = [f"{status.key}: {status.message}" for status in own if status.state != "done"]
         page, methods = _participant_page(settings, participant, errors)

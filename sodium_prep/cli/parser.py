@@ -114,6 +114,12 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--sloppy", action="store_true", help="coarse registrations, for tests only")
     group.add_argument("--stop-on-first-crash", action="store_true", help="end when a participant fails")
     group.add_argument("--write-graph", action="store_true", help="write the workflow graph to OUT/logs")
+    group.add_argument("--reports-only", action="store_true", help="only write the pages anew from earlier results")
+    group.add_argument(
+        "--clean-workdir",
+        action="store_true",
+        help="remove the work folder's contents of this program when all is done",
+    )
     group.add_argument("--config-file", type=Path, metavar="FILE", help="start from the settings of an earlier run")
     group.add_argument(
         "--dry-run", action="store_true", help="print what would be done from which files, write nothing"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sodium_prep.bids.filters import load_filters
 from sodium_prep.bids.images import check_image
@@ -19,7 +19,7 @@ from sodium_prep.bids.outputs import dataset_description, write_text
 from sodium_prep.bids.records import SessionInputs
 from sodium_prep.bids.series import SourceChoice
 from sodium_prep.bids.sidecar import load_protocol
-from sodium_prep.bids.status import SessionStatus, now, write_status
+from sodium_prep.bids.status import SessionStatus, now, read_status, write_status
 from sodium_prep.cli.logs import start_logging
 from sodium_prep.cli.plan import describe_session
 from sodium_prep.errors import ExitCode, InputError, SodiumPrepError, UsageError
@@ -56,6 +56,8 @@ def run_participants(settings: Settings, verbosity: int) -> int:
         _check_options(settings)
         return _dry_run(settings)
     check_directories(*folders)
+    if settings.reports_only:
+        return _reports_only(settings)
     log_file = start_logging(verbosity, settings.output_dir / "logs")
     logger.info("sodium-prep %s, log in %s", settings.version, log_file)
     try:
@@ -81,12 +83,31 @@ def _run(settings: Settings) -> int:
     statuses, result = _process(settings, collected.accepted, collected.refused)
     code = _exit_code([*collected.refused, *statuses])
     _say_what_happened(statuses, result)
-    write_pages(settings, collected.accepted, statuses)
+    write_pages(settings, [status.participant for status in statuses], statuses)
     counted = [_finished(settings, status) for status in statuses]
     write_status(settings.output_dir, [*collected.refused, *counted], settings=_record(settings), exit_code=code)
     for participant in dict.fromkeys(status.participant for status in statuses):
         print(f"  {settings.output_dir / f'sub-{participant}.html'}")
+    if settings.clean_workdir and code == ExitCode.DONE:
+        from sodium_prep.workflows.participant import WORKFLOW_NAME
+
+        for name in (WORKFLOW_NAME, "log"):
+            shutil.rmtree(settings.work_dir / name, ignore_errors=True)
     return code
+
+
+def _reports_only(settings: Settings) -> int:
+    """Write the pages of earlier results anew."""
+    from sodium_prep.cli.pages import write_pages
+
+    done = [path.parent.name.removeprefix("sub-") for path in sorted(settings.output_dir.glob("sub-*/figures"))]
+    chosen = [label for label in done if not settings.participant_label or label in settings.participant_label]
+    if not chosen:
+        raise InputError(settings.output_dir, "holds no results to report", "Run without --reports-only first")
+    write_pages(settings, chosen, list(read_status(settings.output_dir).values()))
+    for participant in chosen:
+        print(f"  {settings.output_dir / f'sub-{participant}.html'}")
+    return ExitCode.DONE
 
 
 def _check_options(settings: Settings) -> None:
@@ -164,7 +185,7 @@ def _process(
     started, result = now(), RunResult()
     workflow = init_participants_wf(settings=settings, sessions=sessions)
     if settings.write_graph:
-        workflow.write_graph(str(settings.output_dir / "logs" / "graph.dot"), graph2use="colored", format="svg")
+        _write_graph(workflow, settings.output_dir / "logs" / "graph.dot")
     forget_lost_outputs(workflow)
     try:
         run_workflow(
@@ -184,6 +205,13 @@ def _process(
         for inputs in sessions:
             remove_temporaries(settings.output_dir, inputs.participant, inputs.session)
     return [_session_status(inputs, result, started) for inputs in sessions], result
+
+
+def _write_graph(workflow: Any, path: Path) -> None:
+    try:
+        workflow.write_graph(str(path), graph2use="colored", format="svg")
+    except OSError as error:  # nipype has written the .dot file by then
+        logger.warning("--write-graph: %s; install Graphviz for the picture, %s can be drawn later", error, path)
 
 
 def _finished(settings: Settings, status: SessionStatus) -> SessionStatus:

@@ -29,6 +29,7 @@ def make_phantom(args: argparse.Namespace) -> int:
         images=not args.no_images,
         coils=args.coils,
         off_resonance_hz=args.off_resonance,
+        transmit_peak=args.transmit_peak,
         vials=VIALS[: args.vials],
         effects=_effects(args.effect),
         lesions=tuple(_lesion(text) for text in args.lesion),

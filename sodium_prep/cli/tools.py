@@ -64,6 +64,13 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--t1w-bias", type=float, default=0.2, metavar="FRACTION")
     add("--t1w-noise", type=float, default=0.03, metavar="FRACTION")
     add("--off-resonance", type=float, default=0.0, metavar="HZ", help="largest frequency offset")
+    add(
+        "--transmit-peak",
+        type=float,
+        default=0.0,
+        metavar="FRACTION",
+        help="deviation of the flip angle; adds a TB1map",
+    )
     add("--seed", type=int, default=0)
     add("--truth", type=Path, metavar="DIR", help="where the truth goes (default: OUT-truth)")
     phantom.set_defaults(run=_phantom)

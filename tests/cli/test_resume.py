@@ -145,3 +145,32 @@ def test_content_of_a_users_atlas_belongs_to_its_steps(suffix, root, tmp_path):
     changed = {name for name in before if before[name] != after[name]}
     assert {"labels", "quantify", "report"} <= changed
     assert not changed & {"conform", "head", "image1"}
+
+
+def test_pages_can_be_written_anew_without_any_step(finished):
+    root = finished
+    page = root / "out" / "sub-01.html"
+    before = page.read_bytes()
+    page.unlink()
+    outcome = _again(root, "--reports-only")
+    assert outcome.code == 0
+    assert outcome.executed == []
+    assert page.exists()
+    assert b"Errors</h2>" in page.read_bytes()
+    assert abs(len(page.read_bytes()) - len(before)) < 200, "only the printed settings of the run differ"
+
+
+def test_pages_of_no_results_are_refused(root, tmp_path):
+    outcome = study.run_here(study.options(root, tmp_path / "none", "--reports-only"))
+    assert outcome.code == 3
+    assert "Run without --reports-only first" in outcome.err
+
+
+def test_the_work_folder_is_emptied_when_asked(root, tmp_path):
+    arguments = study.options(root, tmp_path / "out", "--participant-label", "01", "--clean-workdir")
+    work = tmp_path / "work"
+    arguments[arguments.index("-w") + 1] = str(work)
+    outcome = study.run_here(arguments)
+    assert outcome.code == 0, outcome.err
+    assert not list(work.iterdir())
+    assert (tmp_path / "out" / TABLE.format("01")).exists()
