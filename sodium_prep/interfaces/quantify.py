@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, traits
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, save_image, save_json
 from sodium_prep.interfaces.sodium import acquisition_from, load_noise
@@ -164,7 +164,7 @@ class ResampleMap(Step):
     """A native map in another space, through all transforms with one interpolation."""
 
     class input_spec(StepInputSpec):
-        in_file = File(exists=True, mandatory=True)
+        in_file = File(exists=True, desc="without it (no reference, so no map) there is no output")
         reference = File(exists=True, desc="image whose grid is wanted; the template's if not given")
         transforms = traits.List(File(exists=True), mandatory=True, desc="from the image on, in the order they are met")
 
@@ -174,6 +174,8 @@ class ResampleMap(Step):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
+        if not isdefined(self.inputs.in_file):
+            return runtime
         from sodium_prep.anat.ants import apply_transforms
         from sodium_prep.atlas.bundled import load_template
 

@@ -174,3 +174,15 @@ def test_the_work_folder_is_emptied_when_asked(root, tmp_path):
     assert outcome.code == 0, outcome.err
     assert not list(work.iterdir())
     assert (tmp_path / "out" / TABLE.format("01")).exists()
+
+
+def test_without_any_reference_nothing_is_given_in_mM(root, tmp_path):
+    # The study has no eyes.
+    outcome = study.run_here(
+        study.options(root, tmp_path / "out", "--participant-label", "01", "--reference", "vitreous")
+    )
+    assert outcome.code == 0, outcome.err
+    anat = tmp_path / "out" / "sub-01" / "anat"
+    assert not list(anat.glob("*TSCmap*"))
+    assert len((tmp_path / "out" / TABLE.format("01")).read_text().splitlines()) == 1, "only the heading"
+    assert "There is no reference, so nothing is given in mmol/L." in (tmp_path / "out" / "sub-01.html").read_text()
