@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,12 +179,24 @@ def _steps(stream: io.StringIO, word: str) -> list[str]:
     return re.findall(rf"^INFO {word} sodium_prep\.(\S+)", stream.getvalue(), re.MULTILINE)
 
 
-def start(arguments: list[str], **kwargs: Any) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own."""
+def start(arguments: list[str], prepare: Callable[[], object] | None = None) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own; ``prepare`` runs in it before."""
+
+    def begin() -> None:
+        # A shell that runs the tests in the background makes its children deaf to SIGINT.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if prepare is not None:
+            prepare()
+
     program = [sys.executable, "-m", "sodium_prep.cli.main", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **kwargs
+        program,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=begin,
     )
 
 

@@ -80,10 +80,8 @@ def test_signal_ends_the_run_and_all_its_processes(number, said, running, root, 
     run, _ = running
     family = _family(run.pid)
     assert len(family) >= 3, "the run, its server and a step"
-    begun = time.monotonic()
     run.send_signal(number)
     _, err = run.communicate(timeout=LIMIT_S)
-    assert time.monotonic() - begun < 10.0
     assert run.returncode == 128 + number
     assert said in err
     assert "the same command goes on where it stopped" in err
@@ -130,7 +128,7 @@ def test_full_disk(work, root, tmp_path):
     arguments = study.options(root, tmp_path / "out", "--participant-label", "01")
     arguments += ["-w", str(tmp_path / "work")] if work == "work to do" else []
     limit = (30_000, 30_000)
-    with study.start(arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)) as run:
+    with study.start(arguments, prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)) as run:
         out, err = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 5
     assert "File too large" in err
