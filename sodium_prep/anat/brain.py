@@ -35,7 +35,6 @@ _CLOSE_MM = 4.0
 _RIGID = Stage("Rigid[0.1]", "MI[{images},1,32,Regular,0.25]", (1000, 500, 250), (8, 4, 2), (3, 2, 1))
 _AFFINE = Stage("Affine[0.1]", "MI[{images},1,32,Regular,0.25]", (1000, 500, 250), (8, 4, 2), (3, 2, 1))
 _DEFORM = Stage("SyN[0.2,3,0]", "MI[{images},1,32]", (60, 40, 15), (4, 2, 1), (2, 1, 0))
-_DEFORM_FAST = Stage("SyN[0.2,3,0]", "MI[{images},1,32]", (60, 40), (4, 2), (2, 1))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ TrajectoryName = Literal["DA-3DPR", "3DPR", "TPI", "Cartesian"]
 FilterName = Literal["none", "hamming", "unknown"]
 
 TRAJECTORIES: tuple[str, ...] = get_args(TrajectoryName)
-FILTERS: tuple[str, ...] = get_args(FilterName)
 
 
 @dataclass(frozen=True)
