@@ -1,23 +1,12 @@
-"""ANTs programs on arrays, each in a subprocess of its own.
+"""ANTs programs on arrays.
 
-Arrays go in and out as NIfTI files in a fresh temporary folder, and the program runs inside that folder with relative
-names, so that no character of a path can upset ANTs' argument parser. One thread and a fixed seed make results the
-same bytes on every run. Fixed and moving are ITK's words: a registration's transform resamples moving onto fixed, and
-maps points of fixed to points of moving.
+Fixed and moving are ITK's words: a registration's transform resamples moving onto fixed, and maps points of fixed to
+points of moving.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,34 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sodium_prep.anat.jobs import Cost, JobSettings, Volume, job_folder, read_volume, run_job, write_volume
 from sodium_prep.anat.transforms import read_itk_affine, write_itk_affine
-from sodium_prep.errors import InputError, ResourceError
+from sodium_prep.errors import InputError
 
 Interpolation = Literal["Linear", "NearestNeighbor", "GenericLabel", "BSpline", "LanczosWindowedSinc"]
-
-_LOGGER = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A 3-D image with its place: data (X, Y, Z) and affine (4, 4), voxel to RAS mm."""
-
-    data: NDArray[Any]
-    affine: NDArray[np.float64]
-
-    @property
-    def voxel_mm(self) -> NDArray[np.float64]:
-        """Voxel size along the axes, (3,)."""
-        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class AntsSettings:
-    """How ANTs is run: ITK threads (results are reproducible with one only), random seed, time limit per program."""
-
-    n_threads: int = 1
-    seed: int = 42
-    timeout_s: float = 7200.0
 
 
 @dataclass(frozen=True)
@@ -86,15 +52,7 @@ class Stage:
         ]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one program took."""
-
-    cpu_s: float
-    peak_memory_gb: float
-
-
-_DEFAULT = AntsSettings()
+_DEFAULT = JobSettings()
 
 
 def n4(
@@ -105,7 +63,7 @@ def n4(
     shrink: int = 4,
     spline_mm: float = 200.0,
     iterations: Sequence[int] = (50, 50, 50, 50),
-    settings: AntsSettings = _DEFAULT,
+    settings: JobSettings = _DEFAULT,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """N4 bias field correction (Tustison et al., IEEE TMI 2010).
 
@@ -130,7 +88,7 @@ def n4(
     with job_folder() as folder:
         write_volume(folder / "image.nii.gz", Volume(image, affine))
         write_volume(folder / "mask.nii.gz", Volume(mask, affine))
-        run_ants(
+        run_job(
             "N4 bias field correction",
             "N4BiasFieldCorrection",
             [
@@ -141,7 +99,7 @@ def n4(
             folder,
             settings,
         )
-        bias = _read(folder / "bias.nii.gz")
+        bias = read_volume(folder / "bias.nii.gz")
     # N4's own corrected image is scaled besides.
     return (np.asarray(image, np.float32) / bias).astype(np.float32), bias
 
@@ -157,7 +115,7 @@ def register(
     fixed_mask: NDArray[np.bool_] | None = None,
     moving_mask: NDArray[np.bool_] | None = None,
     composite: bool = False,
-    settings: AntsSettings = _DEFAULT,
+    settings: JobSettings = _DEFAULT,
 ) -> Cost:
     """Run ``antsRegistration``; its results stay in the folder.
 
@@ -195,7 +153,7 @@ def register(
         if masks != ["NULL", "NULL"]:
             args += ["--masks", f"[{','.join(masks)}]"]
     args += ["--output", "out", "--write-composite-transform", str(int(composite)), "--collapse-output-transforms", "1"]
-    return run_ants(step, "antsRegistration", args, folder, settings)
+    return run_job(step, "antsRegistration", args, folder, settings)
 
 
 def register_linear(
@@ -206,7 +164,7 @@ def register_linear(
     *,
     initial: NDArray[np.float64] | Literal["centre of mass"] | None = None,
     fixed_mask: NDArray[np.bool_] | None = None,
-    settings: AntsSettings = _DEFAULT,
+    settings: JobSettings = _DEFAULT,
 ) -> NDArray[np.float64]:
     """Rigid or affine registration; returns the 4x4 map of points of moving to points of fixed, RAS mm."""
     with job_folder() as folder:
@@ -222,7 +180,7 @@ def apply_transforms(
     transforms: Sequence[Path | NDArray[np.float64]],
     *,
     interpolation: Interpolation = "Linear",
-    settings: AntsSettings = _DEFAULT,
+    settings: JobSettings = _DEFAULT,
 ) -> NDArray[Any]:
     """Resample an image onto another grid through a chain of transforms, with one interpolation.
 
@@ -255,94 +213,9 @@ def apply_transforms(
             # ANTs applies the last one on its command line first, to points of the target.
             chain = ["-t", _place_transform(folder, number, transform), *chain]
         args = ["-d", "3", "-i", "image.nii.gz", "-r", "grid.nii.gz", "-o", "out.nii.gz", "-n", interpolation]
-        run_ants("resampling", "antsApplyTransforms", [*args, *(chain or ["-t", "identity"])], folder, settings)
-        out = _read(folder / "out.nii.gz")
+        run_job("resampling", "antsApplyTransforms", [*args, *(chain or ["-t", "identity"])], folder, settings)
+        out = read_volume(folder / "out.nii.gz")
     return np.rint(out).astype(np.int32) if labels else out
-
-
-def run_ants(step: str, program: str, args: Sequence[str], folder: Path, settings: AntsSettings = _DEFAULT) -> Cost:
-    """Run one ANTs program with a folder as its working directory.
-
-    Raises
-    ------
-    ResourceError
-        If the program fails, is killed or takes longer than the time limit; the message holds the end of its stderr.
-    """
-    (folder / "job.json").write_text(json.dumps({"program": program, "args": list(args)}))
-    environment = os.environ | {
-        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(settings.n_threads),
-        "ANTS_RANDOM_SEED": str(settings.seed),
-        "SODIUM_PREP_PARENT": str(os.getpid()),
-        "TMPDIR": str(folder),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    command = [sys.executable, "-m", "sodium_prep.anat._ants_worker", str(folder)]
-    with (folder / "stdout.txt").open("wb") as out, (folder / "stderr.txt").open("wb") as err:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, start_new_session=True
-        )
-        try:
-            exit_code = process.wait(settings.timeout_s)
-        except subprocess.TimeoutExpired:
-            raise ResourceError(
-                step, f"ANTs did not end within {settings.timeout_s:g} s", "Allow it more time or look at the image"
-            ) from None
-        finally:
-            _end(process)
-    if exit_code != 0:
-        raise ResourceError(step, _cause(exit_code, folder), "Look at the image, or give the run more memory")
-    result = json.loads((folder / "result.json").read_text())
-    cost = Cost(result["cpu_s"], result["peak_memory_gb"])
-    _LOGGER.info("%s: %.1f CPU s, %.2f GB", step, cost.cpu_s, cost.peak_memory_gb)
-    return cost
-
-
-@contextmanager
-def job_folder() -> Iterator[Path]:
-    """Give a fresh temporary folder that is gone afterwards, whatever happens."""
-    folder = Path(tempfile.mkdtemp(prefix="sodium_prep_ants_"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_volume(path: Path, volume: Volume) -> None:
-    """Write a volume as NIfTI with equal qform and sform.
-
-    Raises
-    ------
-    InputError
-        If the affine is not a rotation with scaling, or an intensity is not finite: ANTs would misplace the one
-        without a word and never end on the other.
-    """
-    import nibabel as nib
-
-    affine = np.asarray(volume.affine, dtype=np.float64)
-    if affine.shape != (4, 4) or not np.all(np.isfinite(affine)):
-        raise InputError("image header", "the affine is missing or not finite", "Write a valid sform and qform")
-    axes = affine[:3, :3] / np.maximum(np.linalg.norm(affine[:3, :3], axis=0), 1e-12)
-    if abs(abs(np.linalg.det(axes)) - 1.0) > 1e-3:
-        raise InputError("image header", "the affine is sheared or singular", "Resample the image to a regular grid")
-    data = np.asarray(volume.data)
-    if data.ndim != 3:
-        raise InputError("image", f"it has shape {data.shape}", "Give a 3-D image")
-    if data.dtype == bool:
-        data = data.astype(np.uint8)
-    if np.issubdtype(data.dtype, np.floating):
-        data = data.astype(np.float32)
-        if not np.all(np.isfinite(data)):
-            raise InputError("image", "it holds NaN or infinite values", "Replace them before processing")
-    image = nib.Nifti1Image(data, affine)  # type: ignore[no-untyped-call]
-    image.set_qform(affine, 1)  # type: ignore[no-untyped-call]
-    image.set_sform(affine, 1)  # type: ignore[no-untyped-call]
-    nib.save(image, path)
-
-
-def _read(path: Path) -> NDArray[np.float32]:
-    import nibabel as nib
-
-    return np.asarray(nib.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
 
 
 def _place_transform(folder: Path, number: int, transform: Path | NDArray[np.float64]) -> str:
@@ -356,21 +229,6 @@ def _place_transform(folder: Path, number: int, transform: Path | NDArray[np.flo
     name = f"transform{number}" + "".join(path.suffixes[-2:] if path.suffix == ".gz" else [path.suffix])
     (folder / name).symlink_to(path)
     return name
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _cause(exit_code: int, folder: Path) -> str:
-    text = (folder / "stderr.txt").read_text(errors="replace") + (folder / "stdout.txt").read_text(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if any(word in line.lower() for word in ("error", "exception", "descr"))]
-    last = "; ".join((telling or lines)[-3:]) or "no message"
-    how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with code {exit_code}"
-    return f"ANTs {how} ({last})"
 
 
 def _times(values: Sequence[float]) -> str:

@@ -14,16 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sodium_prep.anat.ants import (
-    AntsSettings,
-    Stage,
-    Volume,
-    apply_transforms,
-    job_folder,
-    register,
-    register_linear,
-)
+from sodium_prep.anat.ants import Stage, apply_transforms, register, register_linear
 from sodium_prep.anat.grids import coarsen, dilate, erode, largest_component, winsorise
+from sodium_prep.anat.jobs import JobSettings, Volume, job_folder
 from sodium_prep.anat.similarity import Similarity
 from sodium_prep.anat.transforms import apply_affine
 from sodium_prep.atlas.bundled import Template
@@ -61,7 +54,7 @@ def extract_brain(
     *,
     work_mm: float = 2.0,
     deform: Stage | None = _DEFORM,
-    settings: AntsSettings | None = None,
+    settings: JobSettings | None = None,
 ) -> BrainExtraction:
     """Find the brain and the head in a proton image.
 
@@ -76,7 +69,7 @@ def extract_brain(
     deform
         The deformable stage; None stops at the affine mask.
     """
-    settings = settings or AntsSettings()
+    settings = settings or JobSettings()
     head = coarsen(Volume(winsorise(t1w), affine), work_mm)
     fixed = coarsen(Volume(template.t1w, template.affine), work_mm)
     brain = coarsen(Volume(template.brain_mask.astype(np.float32), template.affine), work_mm).data > 0.5

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from sodium_prep.anat.ants import AntsSettings, Stage, Volume, register_linear
+from sodium_prep.anat.ants import Stage, register_linear
 from sodium_prep.anat.brain import head_mask
 from sodium_prep.anat.grids import coarsen, crop, dilate, winsorise
+from sodium_prep.anat.jobs import JobSettings, Volume
 from sodium_prep.anat.similarity import Similarity
 from sodium_prep.anat.transforms import apply_affine
 
@@ -58,7 +59,7 @@ def register_sodium(
     brain_mask: NDArray[np.bool_],
     *,
     same_session: bool = True,
-    settings: AntsSettings | None = None,
+    settings: JobSettings | None = None,
 ) -> Coregistration:
     """Register a sodium image rigidly to the T1w by mutual information.
 
@@ -76,7 +77,7 @@ def register_sodium(
     same_session
         Start from the headers; otherwise several starts are tried at once.
     """
-    settings = settings or AntsSettings()
+    settings = settings or JobSettings()
     cut, box = crop(Volume(np.where(brain_mask, t1w, 0.0).astype(np.float32), t1w_affine), brain_mask, _MARGIN_MM)
     fixed = coarsen(cut, _FIXED_MM)
     inside = coarsen(Volume(brain_mask[box].astype(np.float32), cut.affine), _FIXED_MM).data > 0.5
@@ -108,7 +109,7 @@ def register_runs(
     images: Sequence[NDArray[np.float32]],
     affines: Sequence[Matrix],
     *,
-    settings: AntsSettings | None = None,
+    settings: JobSettings | None = None,
 ) -> list[Matrix]:
     """Register runs of the same contrast rigidly to the first one.
 
@@ -137,7 +138,7 @@ def register_runs(
                 [_RUNS],
                 initial=np.eye(4),
                 fixed_mask=mask,
-                settings=settings or AntsSettings(),
+                settings=settings or JobSettings(),
             )
         )
     return out

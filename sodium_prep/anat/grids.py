@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from sodium_prep.anat.ants import Volume
+from sodium_prep.anat.jobs import Volume
 
 
 def coarsen(volume: Volume, spacing_mm: float) -> Volume:

@@ -10,16 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sodium_prep.anat.ants import (
-    AntsSettings,
-    Cost,
-    Stage,
-    Volume,
-    apply_transforms,
-    job_folder,
-    register,
-)
+from sodium_prep.anat.ants import Stage, apply_transforms, register
 from sodium_prep.anat.grids import coarsen, crop, dilate
+from sodium_prep.anat.jobs import Cost, JobSettings, Volume, job_folder
 from sodium_prep.atlas.bundled import Atlas, Template
 
 _MARGIN_MM = 6.0
@@ -59,7 +52,7 @@ def register_to_template(
     work_mm: float = 2.0,
     fast: bool = False,
     same_contrast: bool = True,
-    settings: AntsSettings | None = None,
+    settings: JobSettings | None = None,
 ) -> TemplateRegistration:
     """Register the brain of a subject to the template: affine, then symmetric diffeomorphic (SyN).
 
@@ -82,7 +75,7 @@ def register_to_template(
     same_contrast
         False for images that are not T1-weighted: mutual information instead of local correlation.
     """
-    settings = settings or AntsSettings()
+    settings = settings or JobSettings()
     brain, _ = crop(Volume(np.where(brain_mask, t1w, 0.0).astype(np.float32), affine), brain_mask, _MARGIN_MM)
     top = np.percentile(t1w[brain_mask], 99.8)
     moving = coarsen(Volume(np.minimum(brain.data, top), brain.affine), work_mm)
@@ -109,7 +102,7 @@ def warp_labels_to_t1w(
     inverse: Path,
     *,
     smooth: bool = False,
-    settings: AntsSettings | None = None,
+    settings: JobSettings | None = None,
 ) -> NDArray[np.int32]:
     """Carry the labels of an atlas in template space to the subject's grid.
 
@@ -129,7 +122,7 @@ def warp_labels_to_t1w(
         affine,
         [inverse],
         interpolation="GenericLabel" if smooth else "NearestNeighbor",
-        settings=settings or AntsSettings(),
+        settings=settings or JobSettings(),
     )
 
 
@@ -140,10 +133,10 @@ def warp_priors_to_t1w(
     affine: NDArray[np.float64],
     inverse: Path,
     *,
-    settings: AntsSettings | None = None,
+    settings: JobSettings | None = None,
 ) -> NDArray[np.float32]:
     """Carry tissue fractions (n, X, Y, Z) of the template to the subject's grid, (n, X', Y', Z')."""
-    settings = settings or AntsSettings()
+    settings = settings or JobSettings()
     parts = [apply_transforms(part, priors_affine, shape, affine, [inverse], settings=settings) for part in priors]
     return np.clip(np.stack(parts), 0.0, 1.0).astype(np.float32)
 

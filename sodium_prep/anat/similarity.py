@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from sodium_prep.anat.ants import Volume
+from sodium_prep.anat.jobs import Volume
 from sodium_prep.anat.transforms import apply_affine
 
 Matrix = NDArray[np.float64]

@@ -49,9 +49,9 @@ class _AntsInputSpec(StepInputSpec):
     @staticmethod
     def settings(inputs: Any) -> Any:
         """How ANTs is run."""
-        from sodium_prep.anat.ants import AntsSettings
+        from sodium_prep.anat.jobs import JobSettings
 
-        return AntsSettings(n_threads=inputs.n_threads, seed=inputs.seed)
+        return JobSettings(n_threads=inputs.n_threads, seed=inputs.seed)
 
 
 class _BrainOutputSpec(TraitedSpec):  # type: ignore[misc]

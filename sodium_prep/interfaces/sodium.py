@@ -91,13 +91,13 @@ class AverageRuns(Step):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        from sodium_prep.anat.ants import AntsSettings
         from sodium_prep.anat.coreg import register_runs
+        from sodium_prep.anat.jobs import JobSettings
         from sodium_prep.recon.resample import average_runs
 
         images, affines = zip(*(load_image(path) for path in self.inputs.in_files), strict=True)
         noises = [load_noise(path) for path in self.inputs.noise_files]
-        matrices = register_runs(images, affines, settings=AntsSettings(seed=self.inputs.seed))
+        matrices = register_runs(images, affines, settings=JobSettings(seed=self.inputs.seed))
         mean, sd = average_runs(images, affines, matrices, [noise.sd for noise in noises])
         save_image(self.out_path("out_file", "sodium.nii"), mean, affines[0])
         save_noise(self.out_path("noise_file", "noise.npz"), sd, noises[0].spectrum)
@@ -156,14 +156,14 @@ class RegisterSodium(Step):
         report_file = File()
 
     def _run_interface(self, runtime: Any) -> Any:
-        from sodium_prep.anat.ants import AntsSettings
         from sodium_prep.anat.coreg import register_sodium
+        from sodium_prep.anat.jobs import JobSettings
         from sodium_prep.anat.transforms import write_itk_affine
 
         sodium, sodium_affine = load_image(self.inputs.in_file)
         t1w, affine = load_image(self.inputs.t1w)
         brain = load_image(self.inputs.brain_mask)[0] > 0
-        settings = AntsSettings(n_threads=self.inputs.n_threads, seed=self.inputs.seed)
+        settings = JobSettings(n_threads=self.inputs.n_threads, seed=self.inputs.seed)
         found = register_sodium(sodium, sodium_affine, t1w, affine, brain, settings=settings)
         write_itk_affine(self.out_path("out_file", "sodium_to_t1w.txt"), found.sodium_to_t1w)
         report = {

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sodium_prep.anat.ants import AntsSettings, Stage, Volume, job_folder, n4, register, run_ants, write_volume
+from sodium_prep.anat.ants import Stage, n4, register
+from sodium_prep.anat.jobs import JobSettings, Volume, job_folder, run_job, write_volume
 from sodium_prep.errors import InputError, ResourceError
 from tests.anat.heads import make_head
 
@@ -24,16 +25,15 @@ def noise_volume(seed, n=64):
 
 
 def test_failure_names_the_step_and_the_cause():
-    with job_folder() as folder, pytest.raises(ResourceError, match=r"a step: ANTs (was killed|ended).*nowhere"):
-        run_ants(
-            "a step", "antsApplyTransforms", ["-d", "3", "-i", "nowhere.nii", "-r", "x.nii", "-o", "y.nii"], folder
-        )
+    program, args = "antsApplyTransforms", ["-d", "3", "-i", "nowhere.nii", "-r", "x.nii", "-o", "y.nii"]
+    with job_folder() as folder, pytest.raises(ResourceError, match=rf"a step: {program} (was killed|ended).*nowhere"):
+        run_job("a step", program, args, folder)
 
 
 def test_time_limit_ends_the_worker():
     start = time.monotonic()
     with job_folder() as folder, pytest.raises(ResourceError, match="did not end within 5 s"):
-        register("slow", noise_volume(0), noise_volume(1), [ENDLESS], folder, settings=AntsSettings(timeout_s=5))
+        register("slow", noise_volume(0), noise_volume(1), [ENDLESS], folder, settings=JobSettings(timeout_s=5))
     assert time.monotonic() - start < 30
     assert not processes_of(folder)
 
@@ -67,7 +67,7 @@ def processes_of(folder):
             zombie = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
         except OSError:
             continue
-        if b"sodium_prep.anat._ants_worker" in command and str(folder).encode() in command and not zombie:
+        if b"sodium_prep.anat._worker" in command and str(folder).encode() in command and not zombie:
             found.append(entry.name)
     return found
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sodium_prep.anat.ants import AntsSettings
 from sodium_prep.anat.brain import extract_brain, head_mask
 from sodium_prep.anat.coreg import register_runs, register_sodium
+from sodium_prep.anat.jobs import JobSettings
 from sodium_prep.anat.register import (
     register_to_template,
     template_priors,
@@ -138,6 +138,6 @@ def test_runs_are_laid_on_the_first():
     move[:3, 3] = 2, -3, 1
     first, affine = sodium_image(np.eye(4), seed=1)
     second, _ = sodium_image(move, seed=2)
-    still, moved = register_runs([first, second], [affine, affine], settings=AntsSettings(seed=1))
+    still, moved = register_runs([first, second], [affine, affine], settings=JobSettings(seed=1))
     assert np.array_equal(still, np.eye(4))
     assert target_error(moved, move) < 0.5

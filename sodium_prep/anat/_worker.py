@@ -1,4 +1,4 @@
-"""One ANTs program in a process of its own: ``python -m sodium_prep.anat._ants_worker JOB_DIR``.
+"""One registration program in a process of its own: ``python -m sodium_prep.anat._worker JOB_DIR``.
 
 antspyx holds the GIL through a whole call, ignores SIGINT, reads its thread count only once and tells the cause of a
 failure only on the C-level stderr; all of this is harmless in a process that lives for one call. The job folder holds
@@ -24,9 +24,7 @@ def main(folder: Path) -> int:
     _die_with_parent()
     os.chdir(folder)
     job = json.loads(Path("job.json").read_text())
-    from ants.internal import get_lib_fn
-
-    exit_code = int(get_lib_fn(job["program"])(job["args"]) or 0)
+    exit_code = _run(job["program"], job["args"])
     usage = resource.getrusage(resource.RUSAGE_SELF)
     result = {
         "exit_code": exit_code,
@@ -35,6 +33,17 @@ def main(folder: Path) -> int:
     }
     Path("result.json").write_text(json.dumps(result))
     return exit_code
+
+
+def _run(program: str, args: list[str]) -> int:
+    if program == "greedy":
+        from picsl_greedy import GreedyFloat3D
+
+        GreedyFloat3D().execute(" ".join(args))
+        return 0
+    from ants.internal import get_lib_fn
+
+    return int(get_lib_fn(program)(args) or 0)
 
 
 def _die_with_parent() -> None:
