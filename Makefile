@@ -10,13 +10,18 @@ export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
+# A real head (Colin27) and label maps in its space, from Debian's package mricron-data; tests of it skip without.
+MRICRON = .data/mricron/usr/share/mricron/templates
+export MRICRON_TEMPLATES ?= $(if $(wildcard /usr/share/mricron/templates/ch2.nii.gz),/usr/share/mricron/templates,$(CURDIR)/$(MRICRON))
+
 RUNTIME = $(VENV)/.runtime
 DEVELOP = $(VENV)/.develop
 BIN = $(VENV)/bin
 
-.PHONY: help demo test test-fast lint format types layers docs wheel image venv clean ci
+.PHONY: help demo data test test-fast lint format types layers docs wheel image venv clean ci
 
 help:
+	@echo "make data     a real head for the tests, from Debian's mricron-data (make test does it)"
 	@echo "make demo     a phantom study with known concentrations, processed; recovered against true values"
 	@echo "make test     the whole test suite (test-fast: without the slow ones)"
 	@echo "make lint     style;  make format mends what can be mended"
@@ -33,11 +38,16 @@ demo: $(RUNTIME)
 	rm -rf demo
 	$(BIN)/sodium-prep-tools demo demo
 
-test: $(DEVELOP)
+test: $(DEVELOP) data
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-test-fast: $(DEVELOP)
+test-fast: $(DEVELOP) data
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+
+data:
+	@test -f $(MRICRON_TEMPLATES)/ch2.nii.gz || { mkdir -p .data && cd .data && rm -rf mricron *.deb \
+	  && apt-get download -qq mricron-data 2>/dev/null && dpkg-deb -x mricron-data_*.deb mricron && rm -f *.deb; } \
+	  || echo "mricron-data cannot be had here (it needs apt): tests on a real head are skipped"
 
 lint: $(DEVELOP)
 	$(BIN)/ruff check .
@@ -83,7 +93,7 @@ $(DEVELOP): $(RUNTIME)
 	@touch $@
 
 clean:
-	rm -rf build dist demo docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .data build dist demo docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 ci:

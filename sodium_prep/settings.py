@@ -13,11 +13,12 @@ from sodium_prep.errors import UsageError
 Estimator = Literal["none", "gtm", "labbe"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
 ReconMethod = Literal["auto", "gridding", "vendor"]
-Space = Literal["T1w", "MNI152NLin6Asym"]
+Registration = Literal["ants", "greedy"]
+GroupPreset = Literal["main", "lobes", "alzheimer", "als", "deepgrey"]
 
 ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe")
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
-SPACES: tuple[Space, ...] = ("T1w", "MNI152NLin6Asym")
+GROUP_PRESETS: tuple[GroupPreset, ...] = ("main", "lobes", "alzheimer", "als", "deepgrey")
 
 _NOT_REUSED = (
     "bids_dir",
@@ -57,9 +58,15 @@ class Settings(BaseModel):
     psf_fwhm_mm
         Width of a Gaussian PSF in place of the one computed from the acquisition.
     atlas
-        Name of a bundled atlas, or path of a label image in the template's space.
+        What :func:`sodium_prep.atlas.provide.find_atlas` takes: the first covers the brain, others are laid over it.
+    groups
+        Presets of regions that are estimated as one besides the main ones.
     output_spaces
-        Spaces of resampled TSC maps besides the native one.
+        Spaces of resampled TSC maps besides the native one: ``T1w``, names and files of templates.
+    registration, fast_registration
+        Program that registers the brain to the template, and whether it stops early.
+    longitudinal
+        Register the sessions of a participant to a template of their own first.
     skip_bids_validation, stop_on_first_crash, sloppy, write_graph, reports_only, clean_workdir, dry_run
         Switches of the command line with the same names.
     nprocs, omp_nthreads, mem_gb, work_dir, random_seed
@@ -83,8 +90,12 @@ class Settings(BaseModel):
     reference: tuple[ReferenceName, ...] = REFERENCES
     pvc: tuple[Estimator, ...] = ESTIMATORS
     psf_fwhm_mm: float | None = Field(default=None, gt=0.0, lt=100.0)
-    atlas: str = "desikan-killiany"
-    output_spaces: tuple[Space, ...] = SPACES
+    atlas: tuple[str, ...] = Field(default=("desikan-killiany",), min_length=1)
+    groups: tuple[GroupPreset, ...] = ("lobes",)
+    output_spaces: tuple[str, ...] = ("T1w", "MNI152NLin6Asym")
+    registration: Registration = "ants"
+    fast_registration: bool = False
+    longitudinal: bool = False
     work_dir: Path
     nprocs: int = Field(default=1, ge=1)
     omp_nthreads: int = Field(default=1, ge=1)

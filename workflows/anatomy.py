@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-GIVEN = ("brain_mask", "gm", "wm", "csf", "labels", "to_template", "from_template")
-"""What precomputed derivatives may replace."""
-ANATOMY_OUTPUTS = ("t1w", "brain_mask", "head_mask", "gm", "wm", "csf", "labels", "to_template", "from_template")
+GIVEN_IMAGES = ("brain_mask", "gm", "wm", "csf", "lesion")
+"""Images on the grid of the proton image that may come with the inputs."""
+GIVEN = (*GIVEN_IMAGES, "segmentation", "segmentation_mask", "to_template", "from_template")
+"""Everything that may come with the inputs and is then not computed."""
+ANATOMY_OUTPUTS = (
+    "t1w", "brain_mask", "head_mask", "gm", "wm", "csf", "lesion", "labels", "atlas_table", "atlas_record",
+    "to_template", "from_template", "template_affine", "template_warped",
+)  # fmt: skip
 
 
 def registers_to_template(contrast: str, given: Collection[str], *, to_template: bool) -> bool:
     """Whether the template has to be registered: for labels, for a template space, or for fractions without T1w."""
-    needed = to_template or "labels" not in given or ("gm" not in given and contrast != "T1w")
+    needed = to_template or "segmentation" not in given or ("gm" not in given and contrast != "T1w")
     return needed and not {"to_template", "from_template"} <= set(given)
 
 
 def init_anatomy_wf(
     *,
     contrast: str,
-    atlas: str,
+    atlases: Sequence[str],
     given: frozenset[str] = frozenset(),
     to_template: bool = True,
+    via: Sequence[str] = (),
+    method: str = "ants",
+    fast: bool = False,
     seed: int = 42,
     n_threads: int = 1,
     sloppy: bool = False,
@@ -33,88 +41,121 @@ def init_anatomy_wf(
     ----------
     contrast
         Suffix of the proton image; only T1w has the contrast that fractions are read from.
-    atlas
-        Bundled atlas or label image in the template's space.
+    atlases
+        The first covers the brain, others are laid over it.
     given
         Names of :data:`GIVEN` that come with the inputs and are not computed.
     to_template
-        Whether the registration to the template is wanted for its own sake.
+        Whether the registration to the bundled template is wanted for its own sake.
+    via
+        Templates other than the bundled one that an atlas lies in; their transforms come by ``from_spaces``.
+    method, fast
+        Of the registration to the template.
     seed, n_threads, sloppy
-        Of the registrations.
+        Of all registrations.
 
     Inputs
     ------
     in_file
         Proton image.
-    brain_mask, gm, wm, csf, labels, to_template, from_template
+    brain_mask, gm, wm, csf, lesion, segmentation, segmentation_mask, to_template, from_template
         Those that are given.
+    from_spaces
+        Transforms that carry images of the templates ``via`` to the bundled one.
 
     Outputs
     -------
     t1w
         Bias-corrected image.
-    brain_mask, head_mask
-        Masks on its grid.
+    brain_mask, head_mask, lesion
+        Masks on its grid; the last only if given.
     gm, wm, csf
         Tissue fractions.
-    labels
-        Atlas labels.
+    labels, atlas_table, atlas_record
+        Atlas labels, what each of them is (TSV), and where they come from (JSON).
     to_template, from_template
-        Composite transforms, if there are any.
-    report
-        JSON of what was found, if fractions were computed.
+        Composite transforms to and from the bundled template, if there are any.
+    template_affine, template_warped
+        The template on the grid of the image, by the affine part and by all of the transform.
+    reports
+        JSON files of what was found.
     """
     from nipype.interfaces.utility import IdentityInterface
     from nipype.pipeline.engine import Node, Workflow
 
     from sodium_prep.interfaces import anatomy
 
-    ants = {"seed": seed, "n_threads": n_threads, "sloppy": sloppy}
-    cost = {"mem_gb": 1.5, "n_procs": n_threads}
+    programs = {"seed": seed, "n_threads": n_threads, "sloppy": sloppy}
+    cost = {"mem_gb": 1.2, "n_procs": n_threads}
     workflow = Workflow(name=name)
-    inputnode = Node(IdentityInterface(["in_file", *GIVEN], mandatory_inputs=False), name="inputnode")
-    outputnode = Node(IdentityInterface([*ANATOMY_OUTPUTS, "report"], mandatory_inputs=False), name="outputnode")
-    source: dict[str, tuple[Any, str]] = {item: (inputnode, item) for item in given}
+    inputnode = Node(IdentityInterface(["in_file", *GIVEN, "from_spaces"], mandatory_inputs=False), name="inputnode")
+    outputnode = Node(IdentityInterface([*ANATOMY_OUTPUTS, "reports"], mandatory_inputs=False), name="outputnode")
+    chain = _Chain(workflow, {item: (inputnode, item) for item in given})
 
-    def connect(item: str, node: Any, field: str) -> None:
-        workflow.connect(*source[item], node, field)
-
-    conform = Node(anatomy.ConformAnatomical(), name="conform")
+    conform = Node(anatomy.ConformAnatomical(), name="conform", mem_gb=0.5)
     workflow.connect(inputnode, "in_file", conform, "in_file")
-    source["raw"] = (conform, "out_file")
-    if "brain_mask" not in given:
-        brain = Node(anatomy.ExtractBrain(**ants), name="brain", **cost)
-        connect("raw", brain, "in_file")
-        source |= {"brain_mask": (brain, "brain_mask"), "affine": (brain, "to_template")}
+    chain.source["raw"] = chain.source["t1w"] = (conform, "out_file")
+    images = [item for item in GIVEN_IMAGES if item in given]
+    if images:
+        chain.add(Node(anatomy.ConformGiven(), name="given", mem_gb=0.5), images, **{item: item for item in images})
+    if "brain_mask" not in given and "segmentation" in given:
+        brain = Node(anatomy.SegmentedBrain(), name="brain", mem_gb=1.0)
+        chain.add(brain, ["brain_mask"], in_file="raw", segmentation="segmentation", mask="segmentation_mask")
+    elif "brain_mask" not in given:
+        brain = Node(anatomy.ExtractBrain(**programs), name="brain", **cost)
+        chain.add(brain, ["brain_mask", "affine"], in_file="raw", lesion="lesion")
     head = Node(anatomy.HeadMask(), name="head", mem_gb=0.5)
-    connect("raw", head, "in_file")
-    connect("brain_mask", head, "brain_mask")
-    source["head_mask"] = (head, "out_file")
+    chain.add(head, ["head_mask"], in_file="raw", brain_mask="brain_mask")
     if registers_to_template(contrast, given, to_template=to_template):
-        bias = Node(anatomy.CorrectBias(**ants), name="bias", **cost)
-        register = Node(anatomy.RegisterToTemplate(contrast=contrast, **ants), name="template", **cost)
-        connect("raw", bias, "in_file")
-        connect("brain_mask", bias, "brain_mask")
-        connect("brain_mask", register, "brain_mask")
-        workflow.connect(bias, "out_file", register, "in_file")
-        if "affine" in source:
-            connect("affine", register, "initial")
-        source |= {end: (register, end) for end in ("to_template", "from_template")}
-    labels = Node(anatomy.LabelsToAnatomical(atlas=atlas), name="labels", mem_gb=1.0)
-    connect("brain_mask", labels, "brain_mask")
-    connect(*(("labels", labels, "labels") if "labels" in given else ("from_template", labels, "from_template")))
-    source["labels"] = (labels, "out_file")
-    source["t1w"] = source["raw"]
+        bias = Node(anatomy.CorrectBias(**programs), name="bias", **cost)
+        chain.add(bias, ["unbiased"], in_file="raw", brain_mask="brain_mask")
+        interface = anatomy.RegisterToTemplate(contrast=contrast, method=method, fast=fast, **programs)
+        register = Node(interface, name="template", **cost)
+        fields = {"in_file": "unbiased", "brain_mask": "brain_mask", "lesion": "lesion", "initial": "affine"}
+        chain.add(register, ["to_template", "from_template", "affine"], **fields)
+    if "from_template" in chain.source:
+        shown = Node(anatomy.TemplateOnAnatomical(), name="template_shown", mem_gb=1.0)
+        fields = {"reference": "raw", "from_template": "from_template", "affine": "affine"}
+        chain.add(shown, ["template_affine", "template_warped"], **fields)
+    labels = Node(anatomy.LabelsToAnatomical(atlases=list(atlases), via=list(via)), name="labels", mem_gb=1.0)
+    fields = {"brain_mask": "brain_mask", "segmentation": "segmentation", "from_template": "from_template"}
+    chain.add(labels, ["labels", "atlas_table", "atlas_record"], **fields)
+    if via:
+        workflow.connect(inputnode, "from_spaces", labels, "from_spaces")
     if "gm" not in given:
-        fractions = Node(anatomy.TissueFractions(contrast=contrast, atlas=atlas), name="fractions", mem_gb=2.0)
-        connect("raw", fractions, "in_file")
-        connect("brain_mask", fractions, "brain_mask")
-        connect("labels", fractions, "labels")
+        fractions = Node(anatomy.TissueFractions(contrast=contrast), name="fractions", mem_gb=1.5)
+        fields = {item: item for item in ("brain_mask", "labels", "atlas_table", "lesion")}
         if contrast != "T1w":
-            connect("from_template", fractions, "from_template")
-        source |= {tissue: (fractions, tissue) for tissue in ("gm", "wm", "csf")}
-        source |= {"t1w": (fractions, "out_file"), "report": (fractions, "report_file")}
-    for item in (*ANATOMY_OUTPUTS, "report"):
-        if item in source:
-            connect(item, outputnode, item)
+            fields["from_template"] = "from_template"
+        chain.add(fractions, ["gm", "wm", "csf", "t1w"], in_file="raw", **fields)
+    chain.add(outputnode, [], **{item: item for item in ANATOMY_OUTPUTS})
+    chain.gather_reports(outputnode)
     return workflow
+
+
+class _Chain:
+    """Nodes in a row: each takes by name what earlier ones, or the inputs, have made."""
+
+    def __init__(self, workflow: Any, source: dict[str, tuple[Any, str]]) -> None:
+        self._workflow = workflow
+        self.source = source
+        self._reports: list[Any] = []
+
+    def add(self, node: Any, makes: Sequence[str], **takes: str) -> None:
+        """Connect a node's fields to the items of these names, so far as they are there, and note what it makes."""
+        for field, item in takes.items():
+            if item in self.source:
+                self._workflow.connect(*self.source[item], node, field)
+        self.source |= {item: (node, item) for item in makes}
+        if "report_file" in node.outputs.copyable_trait_names():
+            self._reports.append(node)
+
+    def gather_reports(self, outputnode: Any) -> None:
+        """Hand the JSON reports of all nodes on as one list."""
+        from nipype.interfaces.utility import Merge
+        from nipype.pipeline.engine import Node
+
+        gathered = Node(Merge(max(len(self._reports), 1)), name="reports")
+        for number, node in enumerate(self._reports, start=1):
+            self._workflow.connect(node, "report_file", gathered, f"in{number}")
+        self._workflow.connect(gathered, "out", outputnode, "reports")

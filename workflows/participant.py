@@ -2,23 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sodium_prep.atlas.bundled import FREESURFER_ATLAS
-from sodium_prep.atlas.user import atlas_files
-from sodium_prep.bids.records import SessionInputs, SodiumSeries
-from sodium_prep.bids.sidecar import merged_metadata
+from sodium_prep.atlas.bundled import TEMPLATE_NAME
+from sodium_prep.bids.records import SessionInputs
+from sodium_prep.errors import UsageError
 from sodium_prep.settings import Settings
-from sodium_prep.workflows.anatomy import ANATOMY_OUTPUTS, init_anatomy_wf, registers_to_template
-from sodium_prep.workflows.sodium import SeriesPlan, init_series_wf
+from sodium_prep.workflows.anatomy import ANATOMY_OUTPUTS, init_anatomy_wf
+from sodium_prep.workflows.longitudinal import SUPPLIED, init_longitudinal_wf
+from sodium_prep.workflows.planning import given_files, plan_series
+from sodium_prep.workflows.sodium import SERIES_INPUTS, MapSpace, SeriesPlan, init_series_wf
 
 WORKFLOW_NAME = "sodium_prep"
 """Name of the graph, and of its folder in the work folder."""
-_TEMPLATE = "MNI152NLin6Asym"
+_WARP = "warp_"
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Where maps go and where atlases come from.
+
+    Attributes
+    ----------
+    in_t1w
+        Whether maps on the anatomical grid are kept.
+    maps
+        Template spaces of maps.
+    via
+        Templates other than the bundled one that an atlas lies in.
+    """
+
+    in_t1w: bool
+    maps: tuple[MapSpace, ...]
+    via: tuple[MapSpace, ...]
+
+    @property
+    def others(self) -> tuple[MapSpace, ...]:
+        """Every template that needs a warp to the bundled one."""
+        return tuple({space.label: space for space in (*self.maps, *self.via) if space.template}.values())
+
+
+def find_spaces(settings: Settings) -> Spaces:
+    """Resolve the names of templates and atlases.
+
+    Raises
+    ------
+    UsageError, InputError
+        If a template or an atlas cannot be had.
+    """
+    from sodium_prep.atlas.provide import find_atlas, space_label
+    from sodium_prep.atlas.templates import find_template
+
+    def space(name: str) -> MapSpace:
+        if name == TEMPLATE_NAME:
+            return MapSpace(TEMPLATE_NAME)
+        return MapSpace(find_template(name).name, name)
+
+    atlases = [find_atlas(spec) for spec in settings.atlas]
+    if not (atlases[0].table["structure"] == "cortex").any():
+        mend = "Name one that covers the brain first, such as desikan-killiany"
+        raise UsageError("--atlas", f"{settings.atlas[0]} has no cortex", mend)
+    named = {found.label: found for found in (space(name) for name in settings.output_spaces if name != "T1w")}
+    spaces = dict.fromkeys(atlas.space for atlas in atlases if atlas.space != TEMPLATE_NAME)
+    via = [named.get(space_label(name)) or space(name) for name in spaces]
+    return Spaces("T1w" in settings.output_spaces, tuple(named.values()), tuple(via))
 
 
 def session_wf_name(inputs: SessionInputs) -> str:
@@ -26,35 +75,129 @@ def session_wf_name(inputs: SessionInputs) -> str:
     return f"sub_{inputs.participant}" + (f"_ses_{inputs.session}" if inputs.session else "") + "_wf"
 
 
-def init_participants_wf(*, settings: Settings, sessions: Sequence[SessionInputs]) -> Any:
-    """Build the graph of a run; its sub-workflows share nothing."""
-    from nipype.pipeline.engine import Workflow
+def longitudinal_wf_name(participant: str) -> str:
+    """Name of the sub-workflow that a participant's sessions share under ``--longitudinal``."""
+    return f"sub_{participant}_longitudinal_wf"
 
+
+def concerns(step: str, inputs: SessionInputs) -> bool:
+    """Whether a session needs a step, by the step's full name: one of its own, or one that it shares."""
+    part = step.split(".")[1]
+    own = (session_wf_name(inputs), longitudinal_wf_name(inputs.participant))
+    return part in own or part.startswith(_WARP)
+
+
+def init_participants_wf(*, settings: Settings, sessions: Sequence[SessionInputs]) -> Any:
+    """Build the graph of a run.
+
+    Its sub-workflows share nothing but the warps between templates and, under ``--longitudinal``, what the sessions of
+    a participant have in common.
+    """
+    from nipype.pipeline.engine import Node, Workflow
+
+    from sodium_prep.interfaces.anatomy import RegisterTemplates
+
+    spaces = find_spaces(settings)
     workflow = Workflow(name=WORKFLOW_NAME, base_dir=str(settings.work_dir))
-    workflow.add_nodes([init_session_wf(settings=settings, inputs=inputs) for inputs in sessions])
-    files = atlas_files(settings.atlas)
-    for name in workflow.list_node_names() if files else ():
-        inputs = workflow.get_node(name).inputs
-        if "atlas" in inputs.copyable_trait_names():
-            inputs.option_files = [str(path) for path in files]
+    warps = {
+        space.label: Node(
+            RegisterTemplates(template=space.template, seed=settings.random_seed, sloppy=settings.sloppy),
+            name=f"{_WARP}{space.label}",
+            mem_gb=1.2,
+        )
+        for space in spaces.others
+    }
+    shared = _longitudinal(workflow, settings, sessions)
+    for inputs in sessions:
+        supplied = SUPPLIED if inputs in shared else ()
+        session = init_session_wf(settings=settings, inputs=inputs, spaces=spaces, supplied=supplied)
+        workflow.add_nodes([session])
+        for label, node in warps.items():
+            ends = [("to_other", f"inputnode.to_{label}"), ("from_other", f"inputnode.from_{label}")]
+            workflow.connect([(node, session, ends)])
+        if inputs in shared:
+            common, number = shared[inputs]
+            ends = [(f"outputnode.{item}{number}", f"inputnode.{item}") for item in SUPPLIED]
+            workflow.connect([(common, session, ends)])
+    _remember_files(workflow, settings)
     return workflow
 
 
-def init_session_wf(*, settings: Settings, inputs: SessionInputs) -> Any:
-    """Build the graph of one session: anatomy, every sodium series, and the steps that save them."""
+def _longitudinal(
+    workflow: Any, settings: Settings, sessions: Sequence[SessionInputs]
+) -> dict[SessionInputs, tuple[Any, int]]:
+    """What sessions of one participant share: its workflow and the session's number in it."""
+    shared: dict[SessionInputs, tuple[Any, int]] = {}
+    if not settings.longitudinal:
+        return shared
+    for participant in dict.fromkeys(inputs.participant for inputs in sessions):
+        own = [inputs for inputs in sessions if inputs.participant == participant and inputs.anat.contrast == "T1w"]
+        if len(own) < 2:
+            continue
+        common = init_longitudinal_wf(
+            files=[inputs.anat.path for inputs in own],
+            names=[f"ses-{inputs.session}" for inputs in own],
+            method=settings.registration,
+            fast=settings.fast_registration,
+            seed=settings.random_seed,
+            n_threads=settings.omp_nthreads,
+            sloppy=settings.sloppy,
+            name=longitudinal_wf_name(participant),
+        )
+        workflow.add_nodes([common])
+        shared |= {inputs: (common, number) for number, inputs in enumerate(own, start=1)}
+    return shared
+
+
+def _remember_files(workflow: Any, settings: Settings) -> None:
+    """Let a change of a file behind --atlas or --output-spaces redo the steps that read it."""
+    from sodium_prep.atlas.provide import atlas_files
+    from sodium_prep.atlas.templates import find_template
+
+    files = {"atlases": [path for spec in settings.atlas for path in atlas_files(spec)]}
+    templates = [name for name in settings.output_spaces if name not in ("T1w", TEMPLATE_NAME)]
+    files["template"] = [path for name in templates for path in find_template(name).files]
+    for name in workflow.list_node_names():
+        inputs = workflow.get_node(name).inputs
+        for field, paths in files.items():
+            if paths and field in inputs.copyable_trait_names():
+                inputs.option_files = [str(path) for path in paths]
+
+
+def init_session_wf(
+    *, settings: Settings, inputs: SessionInputs, spaces: Spaces, supplied: Collection[str] = ()
+) -> Any:
+    """Build the graph of one session: anatomy, every sodium series, and the steps that save them.
+
+    Parameters
+    ----------
+    supplied
+        Items of the anatomy that come from another workflow.
+
+    Inputs
+    ------
+    to_<label>, from_<label>
+        Warps between the bundled template and the others of ``spaces``.
+    brain_mask, to_template, from_template
+        Those that are supplied.
+    """
+    from nipype.interfaces.utility import IdentityInterface, Merge
     from nipype.pipeline.engine import Node, Workflow
 
-    from sodium_prep.interfaces.outputs import SaveAnatomy, SaveScan
+    from sodium_prep.interfaces.outputs import SaveAnatomy
 
     workflow = Workflow(name=session_wf_name(inputs))
+    ways = [f"{way}_{space.label}" for space in spaces.others for way in ("to", "from")]
+    inputnode = Node(IdentityInterface([*ways, *SUPPLIED], mandatory_inputs=False), name="inputnode")
     given = given_files(inputs, settings)
-    contrast = inputs.anat.contrast
-    in_template = _TEMPLATE in settings.output_spaces
     anatomy = init_anatomy_wf(
-        contrast=contrast,
-        atlas=settings.atlas,
-        given=frozenset(given),
-        to_template=in_template,
+        contrast=inputs.anat.contrast,
+        atlases=settings.atlas,
+        given=frozenset(given) | frozenset(supplied),
+        to_template=bool(spaces.maps),
+        via=[space.label for space in spaces.via],
+        method=settings.registration,
+        fast=settings.fast_registration,
         seed=settings.random_seed,
         n_threads=settings.omp_nthreads,
         sloppy=settings.sloppy,
@@ -62,165 +205,93 @@ def init_session_wf(*, settings: Settings, inputs: SessionInputs) -> Any:
     anatomy.inputs.inputnode.in_file = str(inputs.anat.path)
     for name, path in given.items():
         setattr(anatomy.inputs.inputnode, name, str(path))
-    common = {
+    workflow.connect([(inputnode, anatomy, [(item, f"inputnode.{item}") for item in supplied if item not in given])])
+
+    def warps(purpose: str, way: str, among: Sequence[MapSpace]) -> Any:
+        node = Node(Merge(len(among)), name=f"{purpose}_{way}")
+        for number, space in enumerate(among, start=1):
+            workflow.connect(inputnode, f"{way}_{space.label}", node, f"in{number}")
+        return node
+
+    if spaces.via:
+        workflow.connect(warps("atlas", "from", spaces.via), "out", anatomy, "inputnode.from_spaces")
+    save = Node(
+        SaveAnatomy(
+            sources=[str(inputs.anat.path), *(str(path) for path in given.values())],
+            spaces=[space.label for space in spaces.maps if space.template],
+            **_saving(settings, inputs),
+        ),
+        name="save_anatomy",
+        mem_gb=0.5,
+    )
+    kept = [name for name in ANATOMY_OUTPUTS if name in save.inputs.copyable_trait_names()]
+    workflow.connect([(anatomy, save, [(f"outputnode.{name}", name) for name in kept])])
+    if others := [space for space in spaces.maps if space.template]:
+        for way in ("to", "from"):
+            workflow.connect(warps("map", way, others), "out", save, f"{way}_spaces")
+    for series in inputs.sodium:
+        plan = plan_series(series, inputs, settings, longitudinal=bool(supplied))
+        _add_series(workflow, plan, inputs, settings, spaces, anatomy, inputnode)
+    return workflow
+
+
+def _add_series(
+    workflow: Any,
+    plan: SeriesPlan,
+    inputs: SessionInputs,
+    settings: Settings,
+    spaces: Spaces,
+    anatomy: Any,
+    inputnode: Any,
+) -> None:
+    from nipype.pipeline.engine import Node
+
+    from sodium_prep.interfaces.outputs import SaveScan
+
+    scan = init_series_wf(
+        plan=plan,
+        references=settings.reference,
+        estimators=settings.pvc,
+        groups=settings.groups,
+        contrast=inputs.anat.contrast,
+        in_t1w=spaces.in_t1w,
+        spaces=spaces.maps,
+        psf_fwhm_mm=settings.psf_fwhm_mm,
+        kspace_filter=settings.recon_filter,
+        seed=settings.random_seed,
+        n_threads=settings.omp_nthreads,
+    )
+    used = [str(path) for path in (*plan.files, *(plan.receive_pair or ()))]
+    save = Node(
+        SaveScan(
+            sources=[*used, str(inputs.anat.path)], acq=plan.acq, suffix=plan.suffix, rec=plan.rec,
+            acquisition=plan.acquisition, spaces=[space.label for space in spaces.maps], **_saving(settings, inputs),
+        ),
+        name=f"save_{plan.name}",
+        mem_gb=0.5,
+    )  # fmt: skip
+    fields = scan.get_node("outputnode").inputs.copyable_trait_names()
+    taken = [name for name in SERIES_INPUTS if name in ANATOMY_OUTPUTS and (spaces.maps or name != "to_template")]
+    ways = [f"to_{space.label}" for space in spaces.maps if space.template]
+    workflow.connect(
+        [
+            (anatomy, scan, [(f"outputnode.{name}", f"inputnode.{name}") for name in taken]),
+            (anatomy, scan, [("outputnode.reports", "inputnode.anatomy_reports")]),
+            (anatomy, save, [("outputnode.atlas_record", "atlas_record")]),
+            (inputnode, scan, [(name, f"inputnode.{name}") for name in ways]),
+            (scan, save, [(f"outputnode.{name}", name) for name in fields]),
+        ]
+    )
+
+
+def _saving(settings: Settings, inputs: SessionInputs) -> dict[str, Any]:
+    """What every step that saves has to know."""
+    return {
         "out_dir": str(settings.output_dir),
         "bids_dir": str(settings.bids_dir),
         "participant": inputs.participant,
         "session": inputs.session or "",
         "links": {name: str(path) for name, path in settings.derivatives.items()},
-        "contrast": contrast,
-        "atlas": settings.atlas,
-    }
-    sources = [str(inputs.anat.path), *(str(path) for path in given.values())]
-    save = Node(SaveAnatomy(sources=sources, **common), name="save_anatomy", mem_gb=0.5)
-    there = [name for name in ANATOMY_OUTPUTS if name != "head_mask"]
-    workflow.connect([(anatomy, save, [(f"outputnode.{name}", name) for name in there])])
-    for series in inputs.sodium:
-        plan = plan_series(series, inputs, settings)
-        scan = init_series_wf(
-            plan=plan,
-            references=settings.reference,
-            estimators=settings.pvc,
-            atlas=settings.atlas,
-            contrast=contrast,
-            spaces=settings.output_spaces,
-            psf_fwhm_mm=settings.psf_fwhm_mm,
-            kspace_filter=settings.recon_filter,
-            seed=settings.random_seed,
-            n_threads=settings.omp_nthreads,
-        )
-        used = [str(path) for path in (*plan.files, *(plan.receive_pair or ()))]
-        save_scan = Node(
-            SaveScan(
-                sources=[*used, str(inputs.anat.path)], acq=plan.acq, suffix=plan.suffix, rec=plan.rec,
-                acquisition=plan.acquisition, **common,
-            ),
-            name=f"save_{plan.name}",
-            mem_gb=0.5,
-        )  # fmt: skip
-        fields = [name for name in scan.get_node("outputnode").inputs.copyable_trait_names() if name != "sodium"]
-        workflow.connect(
-            [
-                (anatomy, scan, [(f"outputnode.{name}", f"inputnode.{name}") for name in _series_needs(in_template)]),
-                (anatomy, scan, [("outputnode.report", "inputnode.anatomy_report")]),
-                (scan, save_scan, [(f"outputnode.{name}", name) for name in ["sodium", *fields]]),
-            ]
-        )
-    return workflow
-
-
-def _series_needs(in_template: bool) -> list[str]:
-    return [name for name in ANATOMY_OUTPUTS if name != "from_template" and (in_template or name != "to_template")]
-
-
-def given_files(inputs: SessionInputs, settings: Settings) -> dict[str, Path]:
-    """Precomputed derivatives that replace steps of the anatomy.
-
-    FreeSurfer's labels are those of the bundled atlas only; a user's own atlas goes by the way to the template.
-    """
-    pre = inputs.precomputed
-    found: dict[str, Path | None] = {
-        "brain_mask": pre.brain_mask,
-        "labels": pre.aparcaseg if settings.atlas == FREESURFER_ATLAS else None,
-        "gm": pre.probsegs.get("GM"),
-        "wm": pre.probsegs.get("WM"),
-        "csf": pre.probsegs.get("CSF"),
-    }
-    there, back = pre.template_xfms.get(("T1w", _TEMPLATE)), pre.template_xfms.get((_TEMPLATE, "T1w"))
-    if there and back:
-        found |= {"to_template": there, "from_template": back}
-    return {name: path for name, path in found.items() if path is not None}
-
-
-def plan_series(series: SodiumSeries, inputs: SessionInputs, settings: Settings) -> SeriesPlan:
-    """What the workflow of a series needs to know, from its checked inputs."""
-    first = series.runs[0]
-    kspace = first.source == "kspace"
-    sidecar = first.sidecar
-    voxel = None if kspace else first.images[0].image.voxel_mm
-    facts = sidecar.acquisition(voxel, settings.recon_filter if kspace else None)
-    vials = [reference for reference in sidecar.references if reference.is_vial]
-    placed = all(vial.centre_ras_mm is not None for vial in vials)
-    label = f"acq-{series.acquisition}" if series.acquisition else series.suffix
-    session = f"ses-{inputs.session} " if inputs.session else ""
-    weighted = (
-        ("This is a relaxation- or coherence-weighted image; its concentrations are not total sodium.",)
-        if sidecar.is_weighted
-        else ()
-    )
-    block = sidecar.sodium_acquisition
-    return SeriesPlan(
-        name=f"{series.acquisition or 'sodium'}_{series.suffix}_wf",
-        label=f"{session}{label}",
-        files=tuple(run.files[0].path for run in series.runs),
-        kspace=kspace,
-        acquisition=asdict(facts.acquisition),
-        psf_known=facts.psf_known,
-        vials=tuple(_vial_fields(vial) for vial in vials),
-        vials_placed=placed,
-        acq=series.acquisition or "",
-        suffix=series.suffix,
-        receive_pair=series.receive_pair,
-        b1_plus=series.tb1map,
-        b1_units=str(merged_metadata(series.tb1map).get("Units", "")) if series.tb1map else "",
-        transform=inputs.precomputed.sodium_to_t1w.get(series.acquisition),
-        warnings=(*inputs.warnings, *facts.assumed, *weighted),
-        ran={
-            "software": {"sodium_prep": settings.version, **_versions()},
-            "recon": {
-                "method": "gridding" if kspace else "vendor",
-                "trajectory": facts.acquisition.trajectory if facts.psf_known else None,
-                "n_spokes": block.number_of_spokes,
-                "kspace_filter": facts.acquisition.kspace_filter,
-            },
-            "receive": {"method": "rb1cor"} if series.receive_pair else None,
-            **_anatomy_ran(inputs, settings),
-            "atlas": {"name": settings.atlas},
-            "registration": None
-            if series.acquisition in inputs.precomputed.sodium_to_t1w
-            else {"method": "ants", "metric": "mutual information"},
-            "regional": {"estimators": ["none", *(name for name in settings.pvc if name != "none")]},
-        },
-    )
-
-
-def _anatomy_ran(inputs: SessionInputs, settings: Settings) -> dict[str, Any]:
-    """Steps of the anatomy that run, and what is taken from derivatives in their place."""
-    given = given_files(inputs, settings)
-    contrast = inputs.anat.contrast
-    registered = registers_to_template(contrast, given, to_template=_TEMPLATE in settings.output_spaces)
-    names = {"brain_mask": "brain mask", "gm": "tissue fractions", "labels": "atlas labels",
-             "to_template": "transforms to the template"}  # fmt: skip
-    taken = [text for name, text in names.items() if name in given]
-    origin = inputs.precomputed.origin
-    sources = sorted({origin[path] for path in given.values() if path in origin})
-    return {
-        "anatomy": {
-            "contrast": contrast,
-            "template": _TEMPLATE,
-            "n4": registered,
-            "brain_extraction": "derivatives" if "brain_mask" in given else "template",
-            "taken": taken,
-            "derivatives": ", ".join(sources),
-        },
-        "fractions": None if "gm" in given else {"method": "joint" if contrast == "T1w" else "template"},
-        "normalisation": {"method": "SyN", "template": _TEMPLATE} if registered else None,
-    }
-
-
-def _versions() -> dict[str, str]:
-    """Versions of the programs that do the work."""
-    return {name: version(name) for name in ("nipype", "nibabel", "antspyx", "finufft", "numpy", "scipy")}
-
-
-def _vial_fields(vial: Any) -> dict[str, Any]:
-    return {
-        "label": vial.label,
-        "centre_mm": list(vial.centre_ras_mm or (0.0, 0.0, 0.0)),
-        "radius_mm": vial.radius_mm or 1.0,
-        "length_mm": vial.length_mm,
-        "axis": list(vial.axis or (0.0, 0.0, 1.0)),
-        "concentration_mM": vial.concentration_mM,
-        "concentration_sd_mM": vial.concentration_error_mM or 0.0,
-        "relaxation": asdict(vial.relaxation) if vial.relaxation else None,
+        "contrast": inputs.anat.contrast,
+        "atlases": list(settings.atlas),
     }

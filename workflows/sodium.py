@@ -32,6 +32,8 @@ class SeriesPlan:
         Transmit map.
     transform
         Given transform of sodium to anatomy.
+    proton
+        Proton image of the sodium coil: a stepping stone of the registration.
     ran
         Steps and parameters for the methods text.
     """
@@ -50,6 +52,7 @@ class SeriesPlan:
     b1_plus: Path | None = None
     b1_units: str = ""
     transform: Path | None = None
+    proton: Path | None = None
     warnings: tuple[str, ...] = ()
     ran: dict[str, Any] = field(default_factory=dict)
 
@@ -59,10 +62,27 @@ class SeriesPlan:
         return "gridding" if self.kspace else "vendor"
 
 
-SERIES_INPUTS = ("t1w", "brain_mask", "head_mask", "gm", "wm", "csf", "labels", "to_template", "anatomy_report")
+@dataclass(frozen=True)
+class MapSpace:
+    """A template space that maps are resampled to.
+
+    Attributes
+    ----------
+    label
+        Of the space in file names.
+    template
+        Name or file, as :func:`sodium_prep.atlas.templates.find_template` takes it; empty for the bundled one.
+    """
+
+    label: str
+    template: str = ""
+
+
+_ANATOMY = ("t1w", "brain_mask", "gm", "wm", "csf", "lesion", "labels", "atlas_table")
+_SHOWN = ("template_affine", "template_warped", "atlas_record")
+SERIES_INPUTS = (*_ANATOMY, "head_mask", *_SHOWN, "to_template", "anatomy_reports")
 _FROM_QUANTIFY = ("transform", "table", "calibration", "tsc", "tsc_stderr")
-SERIES_OUTPUTS = ("sodium", *_FROM_QUANTIFY, "tsc_t1w", "tsc_template", "quality", "figures")
-_ANATOMY = ("t1w", "brain_mask", "gm", "wm", "csf", "labels")
+SERIES_OUTPUTS = ("sodium", *_FROM_QUANTIFY, "tsc_t1w", "tsc_spaces", "quality", "figures")
 
 
 def init_series_wf(
@@ -70,9 +90,10 @@ def init_series_wf(
     plan: SeriesPlan,
     references: Sequence[str],
     estimators: Sequence[str],
-    atlas: str,
+    groups: Sequence[str],
     contrast: str,
-    spaces: Sequence[str],
+    in_t1w: bool,
+    spaces: Sequence[MapSpace],
     psf_fwhm_mm: float | None = None,
     kspace_filter: str = "none",
     seed: int = 42,
@@ -84,12 +105,12 @@ def init_series_wf(
     ----------
     plan
         Files and facts.
-    references, estimators
+    references, estimators, groups
         Wanted.
-    atlas, contrast
+    contrast
         Of the anatomy.
-    spaces
-        Spaces of resampled maps.
+    in_t1w, spaces
+        Whether maps on the anatomical grid are kept, and the templates that maps are resampled to.
     psf_fwhm_mm
         A Gaussian PSF in place of the computed one.
     kspace_filter
@@ -99,13 +120,17 @@ def init_series_wf(
 
     Inputs
     ------
-    t1w, brain_mask, head_mask, gm, wm, csf, labels, to_template, anatomy_report
-        From the anatomy; the last two may be absent.
+    t1w, brain_mask, head_mask, gm, wm, csf, labels, atlas_table, atlas_record
+        From the anatomy.
+    lesion, to_template, template_affine, template_warped, anatomy_reports
+        From the anatomy, where there are any.
+    to_<label>
+        Transform of the bundled template to each other one of ``spaces``.
 
     Outputs
     -------
-    sodium, transform, table, calibration, tsc, tsc_stderr, tsc_t1w, tsc_template, quality, figures
-        What is saved.
+    sodium, transform, table, calibration, tsc, tsc_stderr, tsc_t1w, tsc_spaces, quality, figures
+        What is saved; the maps in template spaces in the order of ``spaces``.
     """
     from nipype.interfaces.utility import IdentityInterface, Merge
     from nipype.pipeline.engine import Node, Workflow
@@ -113,13 +138,16 @@ def init_series_wf(
     from sodium_prep.interfaces import report
 
     workflow = Workflow(name=plan.name)
-    inputnode = Node(IdentityInterface(list(SERIES_INPUTS), mandatory_inputs=False), name="inputnode")
+    fields = [*SERIES_INPUTS, *(f"to_{space.label}" for space in spaces if space.template)]
+    inputnode = Node(IdentityInterface(fields, mandatory_inputs=False), name="inputnode")
     outputnode = Node(IdentityInterface(list(SERIES_OUTPUTS), mandatory_inputs=False), name="outputnode")
     image, reports = _image_chain(workflow, plan, kspace_filter, seed)
     registered = _registration(workflow, plan, inputnode, image, reports, seed, n_threads)
 
-    quant = _quantification(plan, references, estimators, atlas, psf_fwhm_mm)
-    workflow.connect(*registered, quant, "transform")
+    quant = _quantification(plan, references, estimators, groups, psf_fwhm_mm)
+    workflow.connect(registered, "out_file", quant, "transform")
+    if plan.transform is None:
+        workflow.connect(registered, "motion_sd_mm", quant, "registration_sd_mm")
     workflow.connect(
         [
             (image, quant, [("out_file", "in_file"), ("noise_file", "noise_file")]),
@@ -132,7 +160,6 @@ def init_series_wf(
         report.ReportScan(
             label=plan.label,
             contrast=contrast,
-            atlas=atlas,
             ran=plan.ran,
             warnings=list(plan.warnings),
             field_strength_t=plan.acquisition["field_strength_t"],
@@ -140,24 +167,34 @@ def init_series_wf(
         name="report",
         mem_gb=1.5,
     )
-    in_t1w = _resampled(workflow, "sodium_t1w", (image, "out_file"), quant, inputnode)
-    workflow.connect(in_t1w, "out_file", page, "sodium_t1w")
+    to_t1w = [(quant, "transform")]
+    shown = _resampled(workflow, "sodium_t1w", (image, "out_file"), to_t1w, (inputnode, "t1w"))
+    workflow.connect(shown, "out_file", page, "sodium_t1w")
+    if plan.transform is None:
+        second = [(registered, "second_file")]
+        other = _resampled(workflow, "sodium_second", (image, "out_file"), second, (inputnode, "t1w"))
+        workflow.connect(other, "out_file", page, "sodium_second")
     if references:
-        tsc_t1w = _resampled(workflow, "tsc_t1w", (quant, "tsc"), quant, inputnode)
+        tsc = (quant, "tsc")
+        tsc_t1w = _resampled(workflow, "tsc_t1w", tsc, to_t1w, (inputnode, "t1w"))
         workflow.connect(tsc_t1w, "out_file", page, "tsc_t1w")
-        if "T1w" in spaces:
+        if in_t1w:
             workflow.connect(tsc_t1w, "out_file", outputnode, "tsc_t1w")
-        if "MNI152NLin6Asym" in spaces:
-            tsc_template = _resampled(workflow, "tsc_template", (quant, "tsc"), quant, inputnode, template=True)
-            workflow.connect(tsc_template, "out_file", outputnode, "tsc_template")
+        maps = Node(Merge(max(len(spaces), 1)), name="tsc_spaces")
+        for number, space in enumerate(spaces, start=1):
+            chain = [*to_t1w, (inputnode, "to_template")]
+            chain += [(inputnode, f"to_{space.label}")] if space.template else []
+            node = _resampled(workflow, f"tsc_{space.label}", tsc, chain, space)
+            workflow.connect(node, "out_file", maps, f"in{number}")
+        workflow.connect(maps, "out", outputnode, "tsc_spaces")
     gathered = Node(Merge(len(reports) + 1), name="reports")
     for number, (node, output) in enumerate(reports, start=1):
         workflow.connect(node, output, gathered, f"in{number}")
-    workflow.connect(inputnode, "anatomy_report", gathered, f"in{len(reports) + 1}")
+    workflow.connect(inputnode, "anatomy_reports", gathered, f"in{len(reports) + 1}")
     workflow.connect(
         [
             (gathered, page, [("out", "reports")]),
-            (inputnode, page, [(item, item) for item in _ANATOMY]),
+            (inputnode, page, [(item, item) for item in (*_ANATOMY, *_SHOWN)]),
             (image, page, [("out_file", "sodium")]),
             (quant, page, [("residual", "residual"), ("table", "table"), ("calibration", "calibration")]),
             (image, outputnode, [("out_file", "sodium")]),
@@ -176,28 +213,34 @@ def _registration(
     reports: list[tuple[Any, str]],
     seed: int,
     n_threads: int,
-) -> tuple[Any, str]:
-    """Where the transform of sodium to anatomy comes from: the inputs, or a registration."""
+) -> Any:
+    """Node whose ``out_file`` is the transform of sodium to anatomy: one that was given, or a registration."""
     from nipype.interfaces.utility import IdentityInterface
     from nipype.pipeline.engine import Node
 
     from sodium_prep.interfaces import sodium
 
     if plan.transform is not None:
-        return Node(IdentityInterface(["transform"], transform=str(plan.transform)), name="given"), "transform"
+        return Node(IdentityInterface(["out_file"], out_file=str(plan.transform)), name="given")
     coreg = Node(sodium.RegisterSodium(seed=seed, n_threads=n_threads), name="coreg", mem_gb=1.0, n_procs=n_threads)
+    if plan.proton is not None:
+        coreg.inputs.proton = str(plan.proton)
     workflow.connect(
         [
             (image, coreg, [("out_file", "in_file")]),
-            (inputnode, coreg, [("t1w", "t1w"), ("brain_mask", "brain_mask")]),
+            (inputnode, coreg, [(item, item) for item in ("t1w", "brain_mask", "gm", "wm", "csf")]),
         ]
     )
     reports.append((coreg, "report_file"))
-    return coreg, "out_file"
+    return coreg
 
 
 def _quantification(
-    plan: SeriesPlan, references: Sequence[str], estimators: Sequence[str], atlas: str, psf_fwhm_mm: float | None
+    plan: SeriesPlan,
+    references: Sequence[str],
+    estimators: Sequence[str],
+    groups: Sequence[str],
+    psf_fwhm_mm: float | None,
 ) -> Any:
     from nipype.pipeline.engine import Node
 
@@ -205,7 +248,7 @@ def _quantification(
 
     quant = Node(
         quantify.Quantify(
-            atlas=atlas,
+            groups=list(groups),
             acquisition=plan.acquisition,
             psf_known=plan.psf_known,
             vials=list(plan.vials),
@@ -263,21 +306,26 @@ def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int)
 
 
 def _resampled(
-    workflow: Any, name: str, source: tuple[Any, str], quant: Any, inputnode: Any, *, template: bool = False
+    workflow: Any,
+    name: str,
+    source: tuple[Any, str],
+    transforms: Sequence[tuple[Any, str]],
+    grid: tuple[Any, str] | MapSpace,
 ) -> Any:
-    """A native map on the grid of the anatomical image or of the template, through the transforms in one step."""
+    """A native map on the grid of the anatomical image or of a template, through the transforms in one step."""
     from nipype.interfaces.utility import Merge
     from nipype.pipeline.engine import Node
 
     from sodium_prep.interfaces import quantify
 
-    chain = Node(Merge(2 if template else 1), name=f"{name}_chain")
+    chain = Node(Merge(len(transforms)), name=f"{name}_chain")
     node = Node(quantify.ResampleMap(), name=name, mem_gb=1.0)
-    workflow.connect(quant, "transform", chain, "in1")
+    for number, transform in enumerate(transforms, start=1):
+        workflow.connect(*transform, chain, f"in{number}")
     workflow.connect(chain, "out", node, "transforms")
     workflow.connect(*source, node, "in_file")
-    if template:
-        workflow.connect(inputnode, "to_template", chain, "in2")
+    if isinstance(grid, MapSpace):
+        node.inputs.template = grid.template
     else:
-        workflow.connect(inputnode, "t1w", node, "reference")
+        workflow.connect(*grid, node, "reference")
     return node

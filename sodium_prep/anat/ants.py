@@ -164,11 +164,15 @@ def register_linear(
     *,
     initial: NDArray[np.float64] | Literal["centre of mass"] | None = None,
     fixed_mask: NDArray[np.bool_] | None = None,
+    moving_mask: NDArray[np.bool_] | None = None,
     settings: JobSettings = _DEFAULT,
 ) -> NDArray[np.float64]:
     """Rigid or affine registration; returns the 4x4 map of points of moving to points of fixed, RAS mm."""
     with job_folder() as folder:
-        register(step, fixed, moving, stages, folder, initial=initial, fixed_mask=fixed_mask, settings=settings)
+        register(
+            step, fixed, moving, stages, folder, initial=initial, fixed_mask=fixed_mask, moving_mask=moving_mask,
+            settings=settings,
+        )  # fmt: skip
         return read_itk_affine(folder / "out0GenericAffine.mat")
 
 

@@ -79,7 +79,7 @@ def estimate_bias(
     mask: NDArray[np.bool_],
     voxel_mm: Array,
     *,
-    half_waves_mm: tuple[float, ...] = (90.0, 60.0),
+    half_waves_mm: tuple[float, ...] = (90.0, 60.0, 45.0),
     step_mm: float = 2.5,
 ) -> tuple[NDArray[np.float32], Mixture, float]:
     """Estimate bias and tissue histogram.
@@ -122,10 +122,11 @@ def estimate_bias(
     for number, half_wave in enumerate(half_waves_mm):
         field = CosineField.on(coarse, low, high, half_wave)
         coefficients = _extend(coefficients, field.shape)
-        for extra_sd in (0.04, 0.02, 0.0) if number == 0 else (0.0,) * 4:
+        last = number == len(half_waves_mm) - 1
+        for extra_sd in (0.04, 0.02, 0.0) if number == 0 else (0.0, 0.0):
             u = values[used] / level * np.exp(-field.log_field(coefficients)[used])
             mixture = fit_mixture(u, mixture)
-            coefficients = _update(field, coefficients, values / level, used, mixture, extra_sd)
+            coefficients = _update(field, coefficients, values / level, used, mixture, extra_sd, 60 if last else 30)
     assert mixture is not None  # half_waves_mm is not empty
     u = values[used] / level * np.exp(-field.log_field(coefficients)[used])
     mixture = fit_mixture(u, mixture)
@@ -136,7 +137,13 @@ def estimate_bias(
 
 
 def _update(
-    field: CosineField, start: Array, values: Array, used: NDArray[np.bool_], mixture: Mixture, extra_sd: float
+    field: CosineField,
+    start: Array,
+    values: Array,
+    used: NDArray[np.bool_],
+    mixture: Mixture,
+    extra_sd: float,
+    iterations: int,
 ) -> Array:
     """Maximise the penalised likelihood over the coefficients, with the histogram model held."""
     table = mixture.log_density(_TABLE, extra_sd)
@@ -157,7 +164,7 @@ def _update(
         full[used] = -score * u - 1.0
         return -total, -(_TEMPER * field.gradient(full) - c)
 
-    result = minimize(cost, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 25})
+    result = minimize(cost, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": iterations})
     return np.asarray(result.x, dtype=np.float64).reshape(field.shape)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from sodium_prep.anat.bias import estimate_bias
-from sodium_prep.anat.grids import erode
+from sodium_prep.anat.grids import dilate, erode
 from sodium_prep.anat.mixture import N_CLASSES, Mixture, posterior
 from sodium_prep.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -22,6 +25,9 @@ _NEIGHBOURHOOD_MM: Final = 1.0
 _MIN_CONTRAST: Final = 1.5
 _ENOUGH: Final = 500
 _NORMAL_QUARTER: Final = 0.318639
+_WALL_REACH_MM: Final = 3.0
+_NEARLY_PURE: Final = 0.7
+_PURE: Final = 0.98
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class TissueFractions:
     gm, wm, csf : (X, Y, Z) float32
         Sum 1 in the mask, 0 outside.
     mask : (X, Y, Z) bool
-        Brain with ventricles and sulci.
+        Brain with ventricles and sulci, without the lesion if there is one.
     bias : (X, Y, Z) float32
         Smooth intensity bias, mean 1 in the brain; ``image / bias`` is the corrected image.
     means, sds : dict
@@ -64,7 +70,9 @@ def tissue_fractions(
     affine: NDArray[np.float64],
     *,
     deep_grey: NDArray[np.int32] | None = None,
+    walls: Mask | None = None,
     priors: NDArray[np.float32] | None = None,
+    lesion: Mask | None = None,
 ) -> TissueFractions:
     """Estimate the fractions of grey matter, white matter and CSF.
 
@@ -79,8 +87,12 @@ def tissue_fractions(
     deep_grey : (X, Y, Z) int
         Labels of structures whose intensity lies between grey and white matter (thalamus, putamen, pallidum, ...) but
         which count as grey matter; 0 elsewhere.
+    walls : (X, Y, Z) bool
+        Where CSF may border on white matter with no grey matter between, from :func:`ventricle_walls`.
     priors : (3, X, Y, Z)
         GM, WM and CSF fractions of a registered template; used for images without T1-weighted contrast.
+    lesion : (X, Y, Z) bool
+        Tissue of any other kind. It takes no part in the models of bias and tissue, and holds none of the three.
 
     Raises
     ------
@@ -89,6 +101,8 @@ def tissue_fractions(
     """
     voxel_mm = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
     image = np.asarray(t1w, np.float32)
+    if lesion is not None:
+        brain_mask = brain_mask & ~lesion
     inner = erode(brain_mask, _RIM_MM, voxel_mm)
     deep = np.zeros(brain_mask.shape, np.int32) if deep_grey is None else np.asarray(deep_grey, np.int32)
     bias, mixture, level = estimate_bias(image, inner & (deep == 0), voxel_mm)
@@ -106,6 +120,8 @@ def tissue_fractions(
     fractions = _fractions(u, brain_mask, mixture, voxel_mm, relative_noise)
     if deep_grey is not None:
         fractions = _deep_grey(fractions, u, deep, mixture, voxel_mm)
+    if walls is not None:
+        _mend_walls(fractions, u, walls & brain_mask & (deep == 0), mixture, relative_noise)
     pure = ndimage.binary_erosion(fractions[2] > 0.95)
     names = ("CSF", "GM", "WM")
     csf, gm, wm = (np.where(brain_mask, part, 0.0).astype(np.float32) for part in fractions)
@@ -120,6 +136,31 @@ def tissue_fractions(
         noise_sd=noise_sd(image, pure if pure.sum() > _ENOUGH else inner),
         contrast=contrast,
     )
+
+
+def ventricle_walls(labels: NDArray[np.int32], table: pd.DataFrame, affine: NDArray[np.float64]) -> Mask:
+    """Neighbourhood of the ventricles where white matter is what they border on.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) int
+        Atlas labels on the image's grid, 0 where there is none.
+    table
+        Atlas table with the columns ``index`` and ``structure``.
+    affine : (4, 4)
+        Voxel to RAS mm.
+
+    Returns
+    -------
+    Voxels within 3 mm of a ventricle label that bear a label of a ventricle or of white matter.
+    """
+    voxel_mm = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
+    index, structure = table["index"].to_numpy(), table["structure"].to_numpy()
+    ventricles = np.isin(labels, index[structure == "csf"])
+    if not ventricles.any():
+        return ventricles
+    white = np.isin(labels, index[structure == "wm"])
+    return (white | ventricles) & dilate(ventricles, _WALL_REACH_MM, voxel_mm)
 
 
 def noise_sd(image: Volume, mask: Mask) -> float:
@@ -189,6 +230,26 @@ def _deep_grey(
         out[1][here] += out[2][here] - share
         out[2][here] = share
     return out
+
+
+def _mend_walls(fractions: Volume, u: Volume, walls: Mask, mixture: Mixture, noise: Volume) -> None:
+    """Where white matter borders on CSF, take what is between them in brightness for both, not for grey matter.
+
+    A voxel counts only if it touches CSF as well as white matter: a label that misses the edge of a nucleus, and dark
+    white matter around the ventricles, are farther from one of the two.
+    """
+    found = ndimage.find_objects(ndimage.binary_dilation(walls, iterations=2).astype(np.uint8))
+    if not found:
+        return
+    box = found[0]
+    touch = np.ones((3, 3, 3), bool)
+    csf, _, wm = (part[box] for part in fractions)
+    direct = walls[box] & (csf < _PURE) & (wm < _PURE)
+    for part in (csf, wm):
+        direct &= ndimage.binary_dilation(part > _NEARLY_PURE, touch)
+    white = mixture.share_between(u[box][direct], noise[box][direct], 0, 2)
+    for part, share in zip(fractions, (1.0 - white, np.zeros_like(white), white), strict=True):
+        part[box][direct] = share
 
 
 def _contrast(mixture: Mixture) -> float:

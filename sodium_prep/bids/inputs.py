@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from sodium_prep.bids.filters import Filters, matches
 from sodium_prep.bids.images import check_image, handedness_warning
 from sodium_prep.bids.participants import find_participants, find_sessions, read_participants, table_warnings
-from sodium_prep.bids.precomputed import check_grids, find_precomputed, parse_derivatives
+from sodium_prep.bids.precomputed import check_precomputed, find_lesion, find_precomputed, parse_derivatives
 from sodium_prep.bids.records import (
     AnatImage,
     KSpaceFile,
@@ -42,7 +43,7 @@ __all__ = [
 ANAT_PREFERENCE: Final = ("T1w", "UNIT1", "T2w", "PDw", "T2starw")
 """Proton contrasts in the order of preference; any other magnitude image comes after them."""
 
-_NOT_ANATOMY: Final = ("defacemask", "mask", "dseg", "probseg", "angio")
+_NOT_ANATOMY: Final = ("defacemask", "mask", "dseg", "probseg", "roi", "angio")
 
 
 def collect(
@@ -85,18 +86,22 @@ def collect(
     warnings: list[str] = []
     anat_files = list_images(bids_dir, session_folder(bids_dir, participant, session) / "anat")
     sodium = build_series(bids_dir, participant, session, anat_files, filters, protocol, source, warnings)
-    precomputed = find_precomputed(derivatives or {}, participant, session, anat_contrast or "T1w", warnings)
-    anat = precomputed.anat
+    derivatives = derivatives or {}
+    precomputed = find_precomputed(derivatives, participant, session, anat_contrast or "T1w", warnings)
+    anat, own_files = precomputed.anat, anat_files
     if anat is None:
         wanted = filters.get("t1w", {})
         if "session" in wanted:
             anat_files = _all_sessions(bids_dir, participant)
         folder = session_folder(bids_dir, participant, session)
         anat = choose_anat(anat_files, wanted, anat_contrast, folder, warnings)
-    check_grids(precomputed, anat.image)
+    warnings += check_precomputed(precomputed, anat.image)
+    own_paths = [found.path for found in own_files]
+    lesion = find_lesion(bids_dir, own_paths, derivatives, participant, session, anat, warnings)
+    sodium = tuple(replace(series, proton=choose_proton(series, own_files, anat, warnings)) for series in sodium)
     images = [image.image for series in sodium for run in series.runs for image in run.images]
     warnings += [text for image in images if (text := handedness_warning(image, anat.image))]
-    return SessionInputs(participant, session, anat, sodium, precomputed, tuple(dict.fromkeys(warnings)))
+    return SessionInputs(participant, session, anat, sodium, precomputed, tuple(dict.fromkeys(warnings)), lesion)
 
 
 def choose_anat(
@@ -137,6 +142,37 @@ def choose_anat(
     if rank > 0 and contrast is None:
         warnings.append(f"{path}: is the anatomical reference, because there is no T1w.")
     return AnatImage(path, image, suffix, chosen.entities)
+
+
+def choose_proton(
+    series: SodiumSeries, found: Sequence[FoundFile], anat: AnatImage, warnings: list[str]
+) -> Path | None:
+    """The proton image that was taken with the coil of a sodium series: T1w by preference, then the first by name.
+
+    There is none where the sidecars do not name the coils alike, nor where the anatomical image itself was taken with
+    this coil. It is a help and no need: an image that cannot be used is left out with a warning.
+
+    Parameters
+    ----------
+    found
+        Images of the session's ``anat`` folder.
+    """
+    coils = {file.sidecar.receive_coil_name for run in series.runs for file in run.files}
+    coil = coils.pop() if len(coils) == 1 else None
+    if not coil:
+        return None
+    ranks = {suffix: rank for rank, suffix in enumerate(ANAT_PREFERENCE)}
+    same = [one for one in found if _is_proton(one) and one.metadata.get("ReceiveCoilName") == coil]
+    if any(one.path == anat.path for one in same):
+        return None
+    for one in sorted(same, key=lambda one: (ranks.get(one.entities.get("suffix", ""), len(ranks)), one.path)):
+        try:
+            warnings += check_image(one.path).warnings
+        except InputError as error:
+            warnings.append(f"{error.where}: is not used as a stepping stone, because it {error.problem}.")
+            continue
+        return one.path
+    return None
 
 
 def _is_proton(found: FoundFile) -> bool:

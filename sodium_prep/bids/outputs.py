@@ -150,6 +150,10 @@ class OutputNames:
         """The brain mask on the anatomical grid."""
         return self.path("mask", ".nii.gz", desc="brain", datatype="anat", **self.anat_entities)
 
+    def lesion_mask(self) -> Path:
+        """The lesion mask on the anatomical grid."""
+        return self.path("mask", ".nii.gz", label="lesion", datatype="anat", **self.anat_entities)
+
     def dseg(self) -> Path:
         """The tissue labels on the anatomical grid."""
         return self.path("dseg", ".nii.gz", datatype="anat", **self.anat_entities)

@@ -99,6 +99,9 @@ class SodiumSeries:
         Map of the transmit field relative to nominal.
     tb1dam
         The two images of a double-angle measurement, in the order of ``flip-``.
+    proton
+        Proton image of the same session taken with the coil of the sodium images, a stepping stone between them and
+        the anatomical image; None where coils are not named or the anatomical image itself was taken with that coil.
     """
 
     acquisition: str | None
@@ -107,18 +110,27 @@ class SodiumSeries:
     receive_pair: tuple[Path, Path] | None = None
     tb1map: Path | None = None
     tb1dam: tuple[Path, Path] | None = None
+    proton: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Precomputed:
-    """Derivatives that are used and not computed again, all on the grid of the anatomical image.
+    """Derivatives that are used and not computed again.
+
+    All lie on the grid of the anatomical image, except a segmentation with what belongs to it.
 
     Attributes
     ----------
     probsegs
         By tissue: ``GM``, ``WM``, ``CSF``; empty unless all three are there.
     aparcaseg
-        FreeSurfer's cortical and subcortical labels.
+        FreeSurfer's labels on the grid of the anatomical image.
+    segmentation
+        Labels of FreeSurfer, FastSurfer or SynthSeg on a grid of their own; None where there is ``aparcaseg``.
+    segmentation_mask
+        Brain mask (or brain image) that comes with them, on any grid.
+    segmentation_t1w
+        The image that they were made from, as its program keeps it.
     sodium_to_t1w
         ITK transforms by ``acq-`` label (None for names without one).
     template_xfms
@@ -131,6 +143,9 @@ class Precomputed:
     brain_mask: Path | None = None
     dseg: Path | None = None
     aparcaseg: Path | None = None
+    segmentation: Path | None = None
+    segmentation_mask: Path | None = None
+    segmentation_t1w: Path | None = None
     probsegs: Mapping[str, Path] = field(default_factory=dict)
     sodium_to_t1w: Mapping[str | None, Path] = field(default_factory=dict)
     template_xfms: Mapping[tuple[str, str], Path] = field(default_factory=dict)
@@ -151,6 +166,8 @@ class SessionInputs:
     ----------
     participant, session
         Labels without ``sub-`` and ``ses-``; ``session`` is None for a data set without sessions.
+    lesion
+        Mask of a lesion on the grid of the anatomical image.
     warnings
         One line each for what was tolerated or left out; they belong in the report.
     """
@@ -161,3 +178,4 @@ class SessionInputs:
     sodium: tuple[SodiumSeries, ...]
     precomputed: Precomputed
     warnings: tuple[str, ...] = ()
+    lesion: Path | None = None

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sodium_prep.atlas.groups import MAIN
 from sodium_prep.cli.main import run
 from sodium_prep.errors import ExitCode, UsageError
 from sodium_prep.phantom.study import make_study
-from sodium_prep.regional.designs import MERGED
 
 GROUPS = ("control", "AD")
 EFFECTS = {"AD": {"hippocampus": 0.12}}
@@ -62,7 +62,7 @@ def _print_comparison(out: Path, truth: Path) -> None:
             for row in _rows(table)
             if row["hemisphere"] == "both" and row["reference"] == "vials" and row["index"] == "n/a"
         }
-        for name, _, _ in MERGED:
+        for name in (group.name for group in MAIN):
             actual = float(true[name, "both"]["tsc"])
             raw, best = found[name, "none"], found[name, "labbe"]
             tsc, low, high = (float(best[key]) for key in ("tsc", "tsc_ci_low", "tsc_ci_high"))

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sodium_prep import __version__
+from sodium_prep.bids.precomputed import parse_derivatives
 from sodium_prep.errors import UsageError
-from sodium_prep.settings import ESTIMATORS, REFERENCES, SPACES, Settings, make_settings, read_toml
+from sodium_prep.settings import ESTIMATORS, GROUP_PRESETS, REFERENCES, Settings, make_settings, read_toml
 
 _EXIT_CODES = """\
 exit codes:
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sodium-prep {__version__}")
     _add_selection(parser.add_argument_group("which data"))
     _add_science(parser.add_argument_group("how concentrations are found"))
+    _add_anatomy(parser.add_argument_group("how regions are found"))
     _add_execution(parser.add_argument_group("how the work is done"))
     return parser
 
@@ -95,12 +97,43 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
         metavar="auto|FWHM",
         help="auto (default): from trajectory, readout, filter and T2*; a number: a Gaussian of that FWHM in mm",
     )
+
+
+def _add_anatomy(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--atlas",
-        metavar="NAME|FILE",
-        help="desikan-killiany (default) or a label image in MNI152NLin6Asym with its .tsv",
+        nargs="+",
+        metavar="ATLAS",
+        help="desikan-killiany (default), destrieux, templateflow:NAME:atlas-X[:desc-Y], or a label image with its "
+        ".tsv; further ones (tracts, nuclei) are laid over the first",
     )
-    group.add_argument("--output-spaces", nargs="+", choices=SPACES, help="spaces of resampled TSC maps (default: all)")
+    group.add_argument(
+        "--groups",
+        nargs="+",
+        choices=GROUP_PRESETS,
+        help="sets of regions that are estimated as one each; main is cortex, white matter, hippocampus and CSF, which "
+        "are always there (default: lobes)",
+    )
+    group.add_argument(
+        "--output-spaces",
+        nargs="+",
+        metavar="SPACE",
+        help="spaces of resampled TSC maps: T1w, MNI152NLin6Asym (both by default), any TemplateFlow template, or the "
+        "file of a T1w template",
+    )
+    group.add_argument(
+        "--registration",
+        choices=["ants", "greedy"],
+        help="program for the deformation to the template (default: ants)",
+    )
+    group.add_argument(
+        "--fast-registration", action="store_true", help="end the deformation to the template at a coarser level"
+    )
+    group.add_argument(
+        "--longitudinal",
+        action="store_true",
+        help="make a template of each participant's sessions first, so that all have the same regions",
+    )
 
 
 def _add_execution(group: argparse._ArgumentGroup) -> None:
@@ -161,8 +194,8 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[Settings, int]:
         if key in given:
             given[key] = tuple(_label(name.removeprefix(prefix), key) for name in given[key])
     if "derivatives" in given:
-        given["derivatives"] = _named_paths(given["derivatives"])
-    for key in ("reference", "pvc", "output_spaces"):
+        given["derivatives"] = parse_derivatives(given["derivatives"])
+    for key in ("reference", "pvc", "output_spaces", "atlas", "groups"):
         if key in given:
             given[key] = tuple(dict.fromkeys(given[key]))
     settings = make_settings(values | given | {"version": __version__})
@@ -171,9 +204,16 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[Settings, int]:
 
 def _with_absolute_paths(settings: Settings) -> Settings:
     """The steps run in folders of their own, where a relative path would mean something else."""
-    names = ["bids_dir", "output_dir", "work_dir"] + (["atlas"] if settings.atlas.endswith((".nii", ".nii.gz")) else [])
-    paths = {name: Path(getattr(settings, name)).absolute() for name in names}
-    return settings.model_copy(update={name: str(path) if name == "atlas" else path for name, path in paths.items()})
+    folders = ("bids_dir", "output_dir", "work_dir")
+    update: dict[str, Any] = {name: getattr(settings, name).absolute() for name in folders}
+    for name in ("atlas", "output_spaces"):
+        update[name] = tuple(_absolute_file(text) for text in getattr(settings, name))
+    return settings.model_copy(update=update)
+
+
+def _absolute_file(text: str) -> str:
+    """The path of an image made absolute; the name of something as it is."""
+    return str(Path(text).absolute()) if text.endswith((".nii", ".nii.gz")) else text
 
 
 def _label(label: str, option: str) -> str:
@@ -196,14 +236,3 @@ def _memory_gb(text: str) -> float:
         raise UsageError("--mem", f"{text!r} is not an amount of memory", "Give MB as a number, or 16G")
     scale = {"K": 1 / 1024**2, "": 1 / 1024, "M": 1 / 1024, "G": 1.0, "T": 1024.0}[match[2].upper()]
     return float(match[1]) * scale
-
-
-def _named_paths(items: Sequence[str]) -> dict[str, Path]:
-    named: dict[str, Path] = {}
-    for item in items:
-        name, _, path = item.rpartition("=")
-        name = name or Path(path).name
-        if name in named:
-            raise UsageError("--derivatives", f"the name {name!r} is given twice", "Give each data set its own name")
-        named[name] = Path(path).absolute()
-    return named

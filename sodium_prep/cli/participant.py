@@ -116,11 +116,12 @@ def _check_options(settings: Settings) -> None:
         if not path.is_dir():
             option, mend = f"--derivatives {name}={path}", "Give NAME=PATH of a derivative data set"
             raise UsageError(option, "is not a folder", mend)
-    from sodium_prep.atlas.user import find_atlas
+    from sodium_prep.workflows.participant import find_spaces
 
-    if settings.atlas.endswith((".nii", ".nii.gz")):
-        check_image(Path(settings.atlas))
-    find_atlas(settings.atlas)
+    for name in settings.atlas:
+        if name.endswith((".nii", ".nii.gz")):
+            check_image(Path(name))
+    find_spaces(settings)
 
 
 def collect_sessions(settings: Settings) -> Collected:
@@ -224,12 +225,11 @@ def _session_status(
     inputs: SessionInputs, result: RunResult, started: str, stopped_by: int | None = None
 ) -> SessionStatus:
     """How a session ended; ``stopped_by`` is the exit code of a run that a signal has ended."""
-    from sodium_prep.workflows.participant import session_wf_name
+    from sodium_prep.workflows.participant import concerns
 
-    mark = f".{session_wf_name(inputs)}."
-    failed = {name: text for name, text in result.failed.items() if mark in name}
-    begun = any(mark in name for name in (*result.executed, *result.cached))
-    unfinished = failed or not begun or any(mark in name for name in result.not_run)
+    failed = {name: text for name, text in result.failed.items() if concerns(name, inputs)}
+    begun = any(concerns(name, inputs) for name in (*result.executed, *result.cached))
+    unfinished = failed or not begun or any(concerns(name, inputs) for name in result.not_run)
     resources = any(name in result.out_of_resources for name in failed)
     code = ExitCode.RESOURCES if resources else ExitCode.SOME_FAILED
     message = "; ".join(f"{name.rpartition('.')[2]}: {text}" for name, text in failed.items())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sodium_prep.atlas.bundled import FREESURFER_ATLAS
 from sodium_prep.bids.records import SessionInputs, SodiumSeries
 from sodium_prep.settings import Settings
 
@@ -23,16 +22,19 @@ def describe_session(inputs: SessionInputs, settings: Settings) -> str:
 
 
 def _given(inputs: SessionInputs, settings: Settings) -> list[str]:
-    pre = inputs.precomputed
-    there = {
-        "bias-corrected image": pre.anat,
-        "brain mask": pre.brain_mask,
-        "tissue fractions": pre.probsegs,
-        "atlas labels": pre.aparcaseg if settings.atlas == FREESURFER_ATLAS else None,
-        "sodium to T1w": pre.sodium_to_t1w,
-        "transforms to template": pre.template_xfms,
+    from sodium_prep.workflows.planning import given_files
+
+    names = {
+        "brain_mask": "brain mask",
+        "gm": "tissue fractions",
+        "segmentation": "atlas labels",
+        "lesion": "lesion mask",
+        "to_template": "transforms to template",
     }
-    return [name for name, value in there.items() if value]
+    given = given_files(inputs, settings)
+    found = ["bias-corrected image"] if inputs.precomputed.anat else []
+    found += [text for name, text in names.items() if name in given]
+    return [*found, *(["sodium to T1w"] if inputs.precomputed.sodium_to_t1w else [])]
 
 
 def _describe_series(series: SodiumSeries, settings: Settings) -> list[str]:
@@ -58,7 +60,9 @@ def _describe_series(series: SodiumSeries, settings: Settings) -> list[str]:
     else:
         psf = f"not known ({', '.join(facts.missing)} missing)"
     lines.append(f"    references: {', '.join(wanted)}")
-    lines.append(f"    estimators: {', '.join(settings.pvc)}; PSF {psf}; atlas {settings.atlas}")
+    lines.append(f"    estimators: {', '.join(settings.pvc)}; PSF {psf}; atlas {' with '.join(settings.atlas)}")
+    if series.proton:
+        lines.append(f"    proton image of the sodium coil: {_short(series.proton, settings)}")
     if series.receive_pair:
         lines.append("    receive profile from " + " and ".join(_short(path, settings) for path in series.receive_pair))
     return lines

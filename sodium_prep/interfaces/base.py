@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, isdefined, traits
 
 from sodium_prep import __version__
 
@@ -52,6 +52,11 @@ def load_image(path: str) -> tuple[Any, Any]:
     image: Any = nib.load(path)
     data = np.asanyarray(image.dataobj)
     return (data.astype(np.float32) if data.dtype.kind == "f" else data), image.affine
+
+
+def load_mask(path: Any) -> Any:
+    """Read a mask of this program's own making as bool; None if it is not defined."""
+    return load_image(path)[0] > 0 if isdefined(path) else None
 
 
 def save_json(path: Path, data: dict[str, Any]) -> None:

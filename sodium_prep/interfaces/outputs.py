@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, traits
+from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_json, save_json
 
@@ -77,7 +78,10 @@ class SaveAnatomy(_Save):
 
     class input_spec(_SaveInputSpec):
         contrast = traits.Str(mandatory=True)
-        atlas = traits.Str(mandatory=True)
+        atlases = traits.List(traits.Str, mandatory=True)
+        atlas_table = File(exists=True, mandatory=True)
+        atlas_record = File(exists=True, mandatory=True)
+        lesion = File(exists=True)
         t1w = File(exists=True, mandatory=True)
         brain_mask = File(exists=True, mandatory=True)
         gm = File(exists=True, mandatory=True)
@@ -86,12 +90,15 @@ class SaveAnatomy(_Save):
         labels = File(exists=True, mandatory=True)
         to_template = File(exists=True)
         from_template = File(exists=True)
+        spaces = traits.List(traits.Str, desc="names of further templates")
+        to_spaces = InputMultiObject(File(exists=True), desc="transforms of the bundled template to these")
+        from_spaces = InputMultiObject(File(exists=True), desc="and back")
 
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
         from sodium_prep.atlas.bundled import TEMPLATE_NAME
-        from sodium_prep.bids.outputs import write_nifti
+        from sodium_prep.bids.outputs import json_beside, write_nifti
 
         self._start()
         names, inputs = self.names, self.inputs
@@ -104,13 +111,31 @@ class SaveAnatomy(_Save):
         largest = np.where(sum(fractions) > 0.5, np.argmax(fractions, axis=0) + 1, 0).astype(np.uint8)
         self._written.append(write_nifti(names.dseg(), largest, affine))
         self._sidecar(names.dseg(), "Tissue with the largest fraction: 1 GM, 2 WM, 3 CSF")
-        self._image(names.atlas_dseg(atlas_label(inputs.atlas)), inputs.labels, f"Labels of the atlas {inputs.atlas}")
+        labels = names.atlas_dseg(atlas_label(inputs.atlases))
+        text = f"Labels of the atlas {' with '.join(Path(name).name for name in inputs.atlases)}"
+        self._image(labels, inputs.labels, text, extra={"Atlases": load_json(inputs.atlas_record)["atlases"]})
+        self._copy(json_beside(labels).with_suffix(".tsv"), inputs.atlas_table)
+        if inputs.lesion:
+            self._image(names.lesion_mask(), inputs.lesion, "Lesion mask", extra={"Type": "Lesion"})
         if inputs.to_template:
             self._copy(names.template_xfm("T1w", TEMPLATE_NAME), inputs.to_template)
         if inputs.from_template:
             self._copy(names.template_xfm(TEMPLATE_NAME, "T1w"), inputs.from_template)
+        for space, there, back in zip(
+            inputs.spaces or [], inputs.to_spaces or [], inputs.from_spaces or [], strict=True
+        ):
+            self._joined(names.template_xfm("T1w", space), [inputs.to_template, there])
+            self._joined(names.template_xfm(space, "T1w"), [back, inputs.from_template])
         self._finish()
         return runtime
+
+    def _joined(self, path: Path, chain: Sequence[str]) -> None:
+        """Write one transform for several, in the order in which an image meets them."""
+        from sodium_prep.anat.fields import join_transforms
+
+        local = Path.cwd() / path.name
+        join_transforms(local, [Path(step) for step in chain])
+        self._copy(path, str(local))
 
 
 class SaveScan(_Save):
@@ -121,7 +146,8 @@ class SaveScan(_Save):
         suffix = traits.Str("PDw", usedefault=True)
         rec = traits.Str(mandatory=True)
         contrast = traits.Str(mandatory=True)
-        atlas = traits.Str(mandatory=True)
+        atlases = traits.List(traits.Str, mandatory=True)
+        atlas_record = File(exists=True, mandatory=True)
         acquisition = traits.Dict(mandatory=True)
         sodium = File(exists=True, mandatory=True)
         transform = File(exists=True, mandatory=True)
@@ -130,7 +156,8 @@ class SaveScan(_Save):
         tsc = File(exists=True)
         tsc_stderr = File(exists=True)
         tsc_t1w = File(exists=True)
-        tsc_template = File(exists=True)
+        spaces = traits.List(traits.Str, desc="of the maps that follow")
+        tsc_spaces = InputMultiObject(File(exists=True), desc="maps in template spaces; none without any reference")
         quality = File(exists=True, mandatory=True, desc="quality record with what the page needs")
         figures = traits.List(File(exists=True), desc="named <section>.svg")
 
@@ -153,9 +180,10 @@ class SaveScan(_Save):
         self._image(image, inputs.sodium, text, units="arbitrary", skull_stripped=False)
         self._copy(names.sodium_xfm(acq), inputs.transform)
         self._maps(acq, method)
-        table = names.table(acq, None, atlas_label(inputs.atlas))
+        table = names.table(acq, None, atlas_label(inputs.atlases))
         self._copy(table, inputs.table)
-        self._written.append(write_json(json_beside(table), TABLE_COLUMNS | {"Methods": method}))
+        sources = {"Methods": method, "Atlases": load_json(inputs.atlas_record)["atlases"]}
+        self._written.append(write_json(json_beside(table), TABLE_COLUMNS | sources))
         lines = names.calibration(acq)
         self._written.append(write_tsv(lines, calibration["references"], list(CALIBRATION_COLUMNS)))
         self._written.append(write_json(json_beside(lines), CALIBRATION_COLUMNS | {"Lines": calibration["lines"]}))
@@ -166,8 +194,6 @@ class SaveScan(_Save):
         return runtime
 
     def _maps(self, acq: str | None, method: dict[str, Any]) -> None:
-        from sodium_prep.atlas.bundled import TEMPLATE_NAME
-
         names, inputs = self.names, self.inputs
         text = "Total sodium concentration, not corrected for partial volume"
         if inputs.tsc:
@@ -180,13 +206,13 @@ class SaveScan(_Save):
             path = names.tsc_map(acq, space="T1w")
             fields: dict[str, Any] = {"space": "T1w", "spatial_reference": reference, "extra": method}
             self._image(path, inputs.tsc_t1w, text, units="mmol/L", **fields)
-        if inputs.tsc_template:
-            path = names.tsc_map(acq, space=TEMPLATE_NAME)
-            fields = {"space": TEMPLATE_NAME, "extra": method}
-            self._image(path, inputs.tsc_template, text, template=True, units="mmol/L", **fields)
+        for space, path in zip(inputs.spaces or [], inputs.tsc_spaces or [], strict=False):
+            fields = {"space": space, "extra": method}
+            self._image(names.tsc_map(acq, space=space), path, text, template=True, units="mmol/L", **fields)
 
 
-def atlas_label(atlas: str) -> str:
-    """The atlas as a BIDS label: its name, or that of its file, in letters and digits."""
-    stem = Path(atlas).name.removesuffix(".gz").removesuffix(".nii")
-    return "".join(sign for sign in stem.title() if sign.isalnum() and sign.isascii()) or "custom"
+def atlas_label(atlases: Sequence[str]) -> str:
+    """The atlases as one BIDS label: their names, or those of their files, in letters and digits."""
+    stems = [Path(name).name.removesuffix(".gz").removesuffix(".nii").title() for name in atlases]
+    labels = ["".join(sign for sign in stem if sign.isalnum() and sign.isascii()) for stem in stems]
+    return "+".join(label or "custom" for label in labels)

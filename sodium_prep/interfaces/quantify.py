@@ -7,7 +7,7 @@ from typing import Any
 
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
-from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, save_image, save_json
+from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
 from sodium_prep.interfaces.sodium import acquisition_from, load_noise
 
 
@@ -25,12 +25,15 @@ class Quantify(Step):
         gm = File(exists=True, mandatory=True)
         wm = File(exists=True, mandatory=True)
         csf = File(exists=True, mandatory=True)
+        lesion = File(exists=True)
         labels = File(exists=True, mandatory=True)
+        atlas_table = File(exists=True, mandatory=True)
         b1_plus = File(exists=True, desc="transmit field relative to nominal, any grid")
         b1_units = traits.Str("", usedefault=True)
-        atlas = traits.Str("desikan-killiany", usedefault=True)
+        groups = traits.List(traits.Str, desc="presets of regions that are estimated as one")
         acquisition = traits.Dict(mandatory=True)
         psf_known = traits.Bool(mandatory=True)
+        registration_sd_mm = traits.Float(desc="what the registration leaves; a usual value if not given")
         refine = traits.Bool(True, usedefault=True, desc="let the regional model refine the registration")
         psf_fwhm_mm = traits.Float(desc="a Gaussian PSF in place of the computed one")
         vials = traits.List(traits.Dict, mandatory=True, desc="fields of ReferenceGeometry")
@@ -50,17 +53,16 @@ class Quantify(Step):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        from sodium_prep.atlas.bundled import load_atlas
-        from sodium_prep.atlas.user import find_atlas
+        from sodium_prep.atlas.groups import groups_of
+        from sodium_prep.atlas.tables import read_table
         from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
-        from sodium_prep.regional.scan import expected_eyes, quantify_scan
+        from sodium_prep.regional.scan import quantify_scan
 
-        atlas = find_atlas(self.inputs.atlas)
+        table = read_table(Path(self.inputs.atlas_table))
         labels, affine = load_image(self.inputs.labels)
-        compartments = self._compartments(labels, affine, atlas.table)
+        compartments = self._compartments(labels, affine, table)
         scan = self._scan(affine)
-        bundled = load_atlas()
-        eyes = expected_eyes(labels, affine, bundled.labels, bundled.affine) if atlas.name == bundled.name else []
+        eyes = _eyes(labels, affine, table)
         to_sodium = np.linalg.inv(scan.sodium_to_t1w)
         relaxations = {tissue: tissue_relaxation(tissue, scan.acquisition.field_strength_t) for tissue in TISSUES}
         result = quantify_scan(
@@ -73,6 +75,8 @@ class Quantify(Step):
             references=self.inputs.references,
             estimators=self.inputs.estimators,
             refine=self.inputs.refine,
+            groups=groups_of(list(self.inputs.groups or [])),
+            **({"registration_sd_mm": sd} if isdefined(sd := self.inputs.registration_sd_mm) else {}),
         )
         self._write(result, scan, relaxations)
         return runtime
@@ -91,6 +95,7 @@ class Quantify(Step):
             labels.astype("int32"),
             table,
             affine,
+            lesion=load_mask(self.inputs.lesion),
         )
 
     def _scan(self, t1w_affine: Any) -> Any:
@@ -160,13 +165,28 @@ class Quantify(Step):
         save_json(self.out_path("report_file", "quantify.json"), scan_metrics(result, scan, relaxations))
 
 
+def _eyes(labels: Any, affine: Any, table: Any) -> Any:
+    """Where the eyes should be, by the labels that mean what they mean in the bundled atlas."""
+    import numpy as np
+
+    from sodium_prep.atlas.bundled import load_atlas
+    from sodium_prep.regional.scan import expected_eyes
+
+    bundled = load_atlas()
+    common = table.merge(bundled.table, on=["index", "name"])["index"].to_numpy()
+    return expected_eyes(np.where(np.isin(labels, common), labels, 0), affine, bundled.labels, bundled.affine)
+
+
 class ResampleMap(Step):
     """A native map in another space, through all transforms with one interpolation."""
 
     class input_spec(StepInputSpec):
         in_file = File(exists=True, desc="without it (no reference, so no map) there is no output")
         reference = File(exists=True, desc="image whose grid is wanted; the template's if not given")
-        transforms = traits.List(File(exists=True), mandatory=True, desc="from the image on, in the order they are met")
+        template = traits.Str("", usedefault=True, desc="name or file; the bundled one if empty")
+        transforms = traits.List(
+            File(exists=True), desc="from the image on, in the order they are met; no output without"
+        )
 
     class output_spec(TraitedSpec):  # type: ignore[misc]
         out_file = File()
@@ -174,17 +194,18 @@ class ResampleMap(Step):
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
-        if not isdefined(self.inputs.in_file):
+        if not isdefined(self.inputs.in_file) or not self.inputs.transforms:
             return runtime
         from sodium_prep.anat.ants import apply_transforms
-        from sodium_prep.atlas.bundled import load_template
+        from sodium_prep.atlas.bundled import TEMPLATE_NAME
+        from sodium_prep.atlas.templates import find_template
 
         data, affine = load_image(self.inputs.in_file)
         if self.inputs.reference:
             grid, grid_affine = load_image(self.inputs.reference)
             shape = grid.shape
         else:
-            template = load_template()
+            template = find_template(self.inputs.template or TEMPLATE_NAME)
             shape, grid_affine = template.t1w.shape, template.affine
         known = np.nan_to_num(data.astype(np.float32))
         paths = [Path(path) for path in self.inputs.transforms]

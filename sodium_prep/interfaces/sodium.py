@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
+from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
 
-from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, save_image, save_json
+from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
 
 
 class _ImageOutputSpec(TraitedSpec):  # type: ignore[misc]
@@ -142,39 +142,78 @@ class CorrectReceive(Step):
 
 
 class RegisterSodium(Step):
-    """Rigid registration of the sodium image to the anatomical image."""
+    """Rigid registration of the sodium image to the anatomical image, by two programs and a third measure."""
 
     class input_spec(StepInputSpec):
         in_file = File(exists=True, mandatory=True)
         t1w = File(exists=True, mandatory=True)
         brain_mask = File(exists=True, mandatory=True)
+        gm = File(exists=True, mandatory=True)
+        wm = File(exists=True, mandatory=True)
+        csf = File(exists=True, mandatory=True)
+        proton = File(exists=True, desc="proton image of the sodium coil")
         seed = traits.Int(42, usedefault=True)
         n_threads = traits.Int(1, usedefault=True)
 
     class output_spec(TraitedSpec):  # type: ignore[misc]
         out_file = File(desc="ITK transform that resamples sodium onto the anatomical image")
+        second_file = File(desc="the same by the opinion that was not taken")
+        motion_sd_mm = traits.Float(desc="standard deviation of each of its motions")
         report_file = File()
 
     def _run_interface(self, runtime: Any) -> Any:
         from sodium_prep.anat.coreg import register_sodium
-        from sodium_prep.anat.jobs import JobSettings
+        from sodium_prep.anat.jobs import JobSettings, Volume
         from sodium_prep.anat.transforms import write_itk_affine
+        from sodium_prep.bids.images import load_checked
 
         sodium, sodium_affine = load_image(self.inputs.in_file)
         t1w, affine = load_image(self.inputs.t1w)
-        brain = load_image(self.inputs.brain_mask)[0] > 0
-        settings = JobSettings(n_threads=self.inputs.n_threads, seed=self.inputs.seed)
-        found = register_sodium(sodium, sodium_affine, t1w, affine, brain, settings=settings)
+        proton = Volume(*load_checked(Path(self.inputs.proton))) if isdefined(self.inputs.proton) else None
+        found = register_sodium(
+            sodium,
+            sodium_affine,
+            t1w,
+            affine,
+            load_mask(self.inputs.brain_mask),
+            fractions=tuple(load_image(getattr(self.inputs, tissue))[0] for tissue in ("gm", "wm", "csf")),
+            proton=proton,
+            settings=JobSettings(n_threads=self.inputs.n_threads, seed=self.inputs.seed),
+        )
         write_itk_affine(self.out_path("out_file", "sodium_to_t1w.txt"), found.sodium_to_t1w)
-        report = {
+        others = [one.matrix for one in found.opinions if one.name != found.chosen and one.matrix is not None]
+        if others:
+            write_itk_affine(self.out_path("second_file", "second.txt"), others[0])
+        self._results["motion_sd_mm"] = found.motion_sd_mm
+        save_json(self.out_path("report_file", "registration.json"), self._report(found, proton is not None))
+        return runtime
+
+    @staticmethod
+    def _report(found: Any, coil_proton: bool) -> dict[str, Any]:
+        opinions = [
+            {
+                "name": one.name,
+                "matrix": one.matrix,
+                "score": one.score,
+                "shift_mm": one.shift_mm,
+                "turn_deg": one.turn_deg,
+                "chosen": one.name == found.chosen,
+            }
+            for one in found.opinions
+        ]
+        return {
+            "reg_opinions": opinions,
+            "reg_disagreement_mm": found.disagreement_mm,
+            "reg_sd_mm": found.sd_mm,
+            "reg_flagged": found.flagged,
+            "reg_notes": list(found.notes),
             "reg_nmi": found.nmi,
             "reg_nmi_header": found.nmi_header,
             "reg_shift_mm": found.shift_mm,
             "reg_rotation_deg": found.turn_deg,
             "reg_starts": found.n_starts,
+            "coil_proton": coil_proton,
         }
-        save_json(self.out_path("report_file", "registration.json"), report)
-        return runtime
 
 
 def acquisition_from(fields: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from sodium_prep.physics.relaxation import Tissue
@@ -25,6 +25,7 @@ Kind = Literal["region", "nuisance"]
 
 SHELL_EDGES_MM: Final = (0.0, 1.0, 2.0, 3.0)
 """Distances from the brain mask between which the outer CSF is free."""
+EYE_RADIUS_MM: Final = 12.0
 _LEAST_SHARE: Final = 1e-3
 _GM_STRUCTURES: Final = ("cortex", "hippocampus", "deep_gm", "cerebellum_gm")
 _WM_STRUCTURES: Final = ("wm", "cerebellum_wm")
@@ -124,6 +125,8 @@ def build_compartments(
     rest_patches: int = 8,
     reach_mm: float = 20.0,
     smallest_mm3: float = 30.0,
+    lesion: NDArray[np.bool_] | None = None,
+    eyes_mm: Sequence[ArrayLike] = (),
 ) -> Compartments:
     """Divide a head into regions and nuisance compartments.
 
@@ -152,12 +155,22 @@ def build_compartments(
         Distance from the brain up to which bone and air are modelled.
     smallest_mm3
         Labels below this volume are left empty, their voxels go to their neighbours: no sodium image resolves them.
+    lesion : (X, Y, Z) bool
+        One more region, ``Lesion``, whatever the fractions and labels are there, so that its sodium does not pass for
+        that of the tissue around it. What it consists of is not known: relaxation and transfer function are those of
+        grey matter, so its concentration is right only as far as they hold.
+    eyes_mm
+        Centres of the eyes in the space of ``affine``. Each becomes a nuisance compartment of vitreous.
 
     Returns
     -------
     Regions (one per row of the atlas table, and sulcal CSF), then nuisance compartments.
     """
     shape = (int(gm.shape[0]), int(gm.shape[1]), int(gm.shape[2]))
+    lesion = lesion if lesion is not None and lesion.any() else None
+    if lesion is not None:
+        gm, wm, csf = (np.where(lesion, np.float32(0.0), part) for part in (gm, wm, csf))
+        brain_mask = brain_mask | lesion
     out = Compartments([], [], [], [], [], shape, np.asarray(affine, np.float64))
     labels = _without_specks(atlas_labels, smallest_mm3 / out.voxel_volume_mm3)
     box = _bounding_box((gm + wm + csf > _LEAST_SHARE) | brain_mask, 1)
@@ -165,16 +178,44 @@ def build_compartments(
     brain = gm + wm + csf
     if float(brain.max()) > 1.01:
         raise ValueError(f"fractions of tissue add up to {brain.max():.3f} in a voxel")
+    if lesion is not None:
+        voxels = np.flatnonzero(lesion)
+        out.append("Lesion", "GM", "region", voxels, np.ones(voxels.size), structure="lesion")
+        brain = brain + lesion
     reference = float(np.median(t1w[gm + wm > 0.9])) if np.any(gm + wm > 0.9) else 0.0
     wide = _bounding_box(brain_mask, np.ceil(60.0 / _voxel_mm(out.affine)).astype(int))
     soft = np.clip(t1w[wide] / reference, 0.0, 1.0) if reference > 0.0 else np.zeros_like(t1w[wide])
     soft[soft < 0.1] = 0.0
     if head_mask is not None:
         soft[~head_mask[wide]] = 0.0
+    eyes = [_ball(np.asarray(eye, np.float64), out.affine, brain_mask[wide].shape, wide) for eye in eyes_mm]
+    if head_mask is not None:
+        within = head_mask[wide].reshape(-1)
+        eyes = [(voxels[within[voxels]], share[within[voxels]]) for voxels, share in eyes]
     _add_surroundings(
-        out, brain[wide], brain_mask[wide], soft, wide, (shell_patches, soft_patches, rest_patches), reach_mm
+        out, brain[wide], brain_mask[wide], soft, eyes, wide, (shell_patches, soft_patches, rest_patches), reach_mm
     )
     return out
+
+
+def _ball(
+    centre_mm: NDArray[np.float64],
+    affine: NDArray[np.float64],
+    shape: Sequence[int],
+    box: tuple[slice, slice, slice],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Flat indices within a box of the voxels that an eye reaches, and its share in them."""
+    spacing = _voxel_mm(affine)
+    middle = np.linalg.solve(affine, [*centre_mm, 1.0])[:3] - [s.start for s in box]
+    reach = np.ceil(EYE_RADIUS_MM / spacing).astype(int) + 1
+    steps = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach)), axis=-1).reshape(-1, 3)
+    near = np.rint(middle).astype(int) + steps
+    near = near[np.all((near >= 0) & (near < shape), axis=1)]
+    radius = np.linalg.norm((near - middle) @ affine[:3, :3].T, axis=1)
+    share = np.clip((EYE_RADIUS_MM - radius) / float(np.cbrt(np.prod(spacing))) + 0.5, 0.0, 1.0)
+    flat = np.ravel_multi_index(tuple(near[share > 0.0].T), tuple(shape))
+    order = np.argsort(flat)
+    return np.asarray(flat[order], np.int64), share[share > 0.0][order].astype(np.float32)
 
 
 def _voxel_mm(affine: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -288,6 +329,7 @@ def _add_surroundings(
     brain: NDArray[np.float32],
     brain_mask: NDArray[np.bool_],
     soft: NDArray[np.float32],
+    eyes: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]],
     box: tuple[slice, slice, slice],
     patches: tuple[int, int, int],
     reach_mm: float,
@@ -297,7 +339,10 @@ def _add_surroundings(
     distance = ndimage.distance_transform_edt(~brain_mask, sampling=spacing).astype(np.float32).reshape(-1)
     distance -= width / 2.0  # from the border of the mask to the centre of the voxel
     outside = np.clip(1.0 - brain.reshape(-1), 0.0, 1.0)
-    kept = np.flatnonzero((outside > _LEAST_SHARE) & ((distance < reach_mm) | (soft.reshape(-1) > 0.0)))
+    wanted = (distance < reach_mm) | (soft.reshape(-1) > 0.0)
+    for at, _ in eyes:
+        wanted[at] = True
+    kept = np.flatnonzero((outside > _LEAST_SHARE) & wanted)
     distance, outside, soft_share = distance[kept], outside[kept], soft.reshape(-1)[kept]
     voxel = _flat(kept, box, out.shape)
     centre = np.mean(np.argwhere(brain_mask), axis=0) + [s.start for s in box]
@@ -315,6 +360,12 @@ def _add_surroundings(
         remaining -= np.where(inner, 0.0, share).astype(np.float32)
         _add_patches(out, f"outer-CSF-{number}", "CSF", voxel, outside * share, shell_patch)
     remaining = np.clip(remaining, 0.0, 1.0) * outside
+    for number, (at, share) in enumerate(eyes, start=1):
+        here, place, _ = np.intersect1d(kept, at, assume_unique=True, return_indices=True)
+        eye = remaining[place] * share[np.searchsorted(at, here)]
+        remaining[place] -= eye
+        if eye.size:
+            out.append(f"eye-{number}", "vitreous", "nuisance", voxel[place], eye)
     _add_patches(out, "soft-tissue", "extracerebral", voxel, remaining * soft_share, soft_patch)
     near = distance < reach_mm
     _add_patches(out, "rest", "extracerebral", voxel, np.where(near, remaining * (1.0 - soft_share), 0.0), rest_patch)

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sodium_prep.atlas.groups import MAIN, SIDES, Group
 from sodium_prep.physics.relaxation import Tissue
 from sodium_prep.pvc.compartments import Compartments
-
-MERGED: Final[tuple[tuple[str, str, Tissue], ...]] = (
-    ("Cortex", "cortex", "GM"),
-    ("WhiteMatter", "wm", "WM"),
-    ("Hippocampus", "hippocampus", "GM"),
-    ("CSF", "csf", "CSF"),
-)
-"""Name, structure and tissue of the rows that every table has besides those of the atlas."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +49,44 @@ class Design:
     columns: tuple[int, ...]
 
 
-def build_designs(compartments: Compartments) -> list[Design]:
-    """Three divisions: every region of the atlas; merged per hemisphere; merged over both.
+def build_designs(compartments: Compartments, groups: Sequence[Group] = MAIN) -> list[Design]:
+    """Divisions for every region of the atlas, for the main groups per side and over both, and for all other groups.
 
-    In the merged designs cortex, white matter, hippocampus and CSF are one column each (per hemisphere or over both),
-    everything else stays as fine as it is. Midline labels belong to neither side, except CSF, which is divided.
+    In a merged design each of its groups is one column, everything else stays as fine as it is. Midline labels belong
+    to neither side, except CSF, which is divided. The main groups have two designs of their own, so that their values
+    do not depend on what else is asked for. The other groups share as few designs as their overlaps allow.
+
+    Parameters
+    ----------
+    compartments
+        Of the head.
+    groups
+        Those of which the head has no parts get no row.
+
+    Returns
+    -------
+    The atlas regions first; every compartment is in exactly one column of each design.
     """
-    c = compartments
-    fine = _atlas_regions(c)
-    sides = [_merged(c, entry, side) for entry in MERGED for side in ("L", "R")]
-    both = [_merged(c, entry, "both") for entry in MERGED]
-    return [_design(len(c.names), [r for r in regions if r.members]) for regions in (fine, sides, both)]
+    n = len(compartments.names)
+    main = [group for group in groups if group in MAIN]
+    sides = [_merged(compartments, group, side) for group in main for side in ("L", "R")]
+    both = [_merged(compartments, group, "both") for group in main]
+    others = [_merged(compartments, group, side) for group in groups if group not in MAIN for side in SIDES]
+    packed = _pack([region for region in others if region.members])
+    merged = [[region for region in regions if region.members] for regions in (sides, both, *packed)]
+    return [_design(n, regions) for regions in (_atlas_regions(compartments), *filter(None, merged))]
+
+
+def _pack(regions: Sequence[Region]) -> list[list[Region]]:
+    """Divide regions into sets without overlap, as few as can be had by taking the most entangled regions first."""
+    sets = [set(region.members) for region in regions]
+    crowd = np.array([[bool(a & b) for b in sets] for a in sets]).sum(axis=1) if regions else np.zeros(0)
+    colours: dict[int, int] = {}
+    for i in np.argsort(-crowd, kind="stable").tolist():
+        taken = {colour for j, colour in colours.items() if sets[i] & sets[j]}
+        colours[i] = next(colour for colour in range(len(regions)) if colour not in taken)
+    n = max(colours.values(), default=-1) + 1
+    return [[region for i, region in enumerate(regions) if colours[i] == colour] for colour in range(n)]
 
 
 def _atlas_regions(c: Compartments) -> list[Region]:
@@ -84,10 +103,13 @@ def _atlas_regions(c: Compartments) -> list[Region]:
     return out
 
 
-def _merged(c: Compartments, entry: tuple[str, str, Tissue], side: str) -> Region:
-    name, structure, tissue = entry
-    members = tuple(i for i in c.regions if c.structures[i] == structure and side in ("both", c.hemispheres[i]))
-    return Region(None, name, side, tissue, members)
+def _merged(c: Compartments, group: Group, side: str) -> Region:
+    reported = c.regions
+    names, hemispheres, structures, tissues = (
+        [column[i] for i in reported] for column in (c.names, c.hemispheres, c.structures, c.tissues)
+    )
+    members = group.members(names, hemispheres, structures, tissues, side)
+    return Region(None, group.name, side, group.tissue, tuple(reported[i] for i in members))
 
 
 def merged_design(n_compartments: int, region: Region) -> Design:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sodium_prep.atlas.groups import MAIN, Group
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, Tissue
@@ -155,7 +156,9 @@ def quantify_scan(
     eyes_mm: Sequence[Array],
     references: Sequence[str],
     estimators: Sequence[EstimatorName],
+    groups: Sequence[Group] = MAIN,
     refine: bool = True,
+    registration_sd_mm: float = REGISTRATION_SD_MM,
 ) -> ScanResult:
     """Estimate regional signals, calibrate by every reference there is, and make table and maps.
 
@@ -169,8 +172,12 @@ def quantify_scan(
         Wanted among ``vials``, ``CSF``, ``vitreous``.
     estimators
         Wanted; ``none`` is always reported.
+    groups
+        Regions that are estimated as one, besides those of the atlas.
     refine
         Let the regional model refine the registration, where the PSF is known.
+    registration_sd_mm
+        Standard deviation of each rigid motion of the registration as given.
 
     Raises
     ------
@@ -186,7 +193,7 @@ def quantify_scan(
             "The point spread function is not known: no value is corrected for partial volume. Give ReadoutDuration, "
             "NominalResolution and KSpaceFilter (sidecar or --protocol), or --psf."
         )
-    registration_sd_mm, refined = REGISTRATION_SD_MM, False
+    refined = False
     if refine and scan.psf is not None:
         found = refine_rigid(
             scan.image, scan.affine, scan.noise, compartments, scan.sodium_to_t1w, relaxations, scan.psf
@@ -207,6 +214,7 @@ def quantify_scan(
         scan.psf or nominal_psf(scan.acquisition, scan.affine),
         b1_plus=scan.b1_plus,
         estimators=wanted,
+        groups=groups,
         registration_sd_mm=registration_sd_mm,
     )
     lines: dict[str, CalibrationLine] = {}

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from sodium_prep.atlas.groups import MAIN, Group
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, Tissue
 from sodium_prep.pvc.compartments import Compartments
@@ -165,6 +166,7 @@ def regional_signals(
     usable: NDArray[np.bool_] | None = None,
     b1_plus: NDArray[np.floating] | None = None,
     estimators: Sequence[EstimatorName] = ("none", "gtm", "labbe"),
+    groups: Sequence[Group] = MAIN,
     registration_sd_mm: float = REGISTRATION_SD_MM,
     voxel_kernel: VoxelKernel = "point",
 ) -> RegionalSignals:
@@ -186,6 +188,8 @@ def regional_signals(
         Where the image holds data; everywhere finite if not given.
     b1_plus : (X, Y, Z)
         Transmit field relative to nominal; nominal if not given.
+    groups
+        Regions that are estimated as one, besides those of the atlas.
     registration_sd_mm
         Standard deviation of each rigid motion that the registration leaves.
     voxel_kernel
@@ -198,7 +202,7 @@ def regional_signals(
     blurred = push_compartments(compartments, *grid, psf, relaxations, voxel_kernel=voxel_kernel)
     fractions = region_fractions(compartments, *grid)
     mask = fit_mask(blurred, compartments.names, compartments.kinds, usable)
-    designs = build_designs(compartments)
+    designs = build_designs(compartments, groups)
     regions = tuple(region for design in designs for region in design.regions)
     voxel_mm = np.linalg.norm(sodium_affine[:3, :3], axis=0)
     members = np.zeros((len(regions), len(compartments.names)))

@@ -33,12 +33,22 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "testing. J R Stat Soc B 1995;57:289-300.",
         "10.1111/j.2517-6161.1995.tb02031.x",
     ),
+    "billot2023": Source(
+        "Billot B, Greve DN, Puonti O, et al. SynthSeg: segmentation of brain MRI scans of any contrast and resolution "
+        "without retraining. Med Image Anal 2023;86:102789.",
+        "10.1016/j.media.2023.102789",
+    ),
     "boada1997": Source(
         "Boada FE, Gillen JS, Shen GX, Chang SY, Thulborn KR. Fast three dimensional sodium imaging. "
         "Magn Reson Med 1997;37:706-715.",
         "10.1002/mrm.1910370512",
     ),
     "brett": Source("Brett M, Markiewicz CJ, Hanke M, et al. nibabel. Zenodo.", "10.5281/zenodo.591597"),
+    "brett2001": Source(
+        "Brett M, Leff AP, Rorden C, Ashburner J. Spatial normalization of brain images with focal lesions using cost "
+        "function masking. NeuroImage 2001;14:486-500.",
+        "10.1006/nimg.2001.0845",
+    ),
     "desikan2006": Source(
         "Desikan RS, Ségonne F, Fischl B, et al. An automated labeling system for subdividing the human cerebral "
         "cortex on MRI scans into gyral based regions of interest. NeuroImage 2006;31:968-980.",
@@ -48,6 +58,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Ernst RR, Anderson WA. Application of Fourier transform spectroscopy to magnetic resonance. "
         "Rev Sci Instrum 1966;37:93-102.",
         "10.1063/1.1719961",
+    ),
+    "esteban2019": Source(
+        "Esteban O, Markiewicz CJ, Blair RW, et al. fMRIPrep: a robust preprocessing pipeline for functional MRI. "
+        "Nat Methods 2019;16:111-116.",
+        "10.1038/s41592-018-0235-4",
     ),
     "evans2012": Source(
         "Evans AC, Janke AL, Collins DL, Baillet S. Brain templates and atlases. NeuroImage 2012;62:911-922.",
@@ -62,6 +77,7 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "in the human brain. Neuron 2002;33:341-355.",
         "10.1016/S0896-6273(02)00569-X",
     ),
+    "fischl2012": Source("Fischl B. FreeSurfer. NeuroImage 2012;62:774-781.", "10.1016/j.neuroimage.2012.01.021"),
     "fleysher2009": Source(
         "Fleysher L, Oesingmann N, Stoeckel B, Grossman RI, Inglese M. Sodium long-component T2* mapping in human "
         "brain at 7 Tesla. Magn Reson Med 2009;62:1338-1341.",
@@ -93,6 +109,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Hedges LV. Distribution theory for Glass's estimator of effect size and related estimators. "
         "J Educ Stat 1981;6:107-128.",
         "10.3102/10769986006002107",
+    ),
+    "henschel2020": Source(
+        "Henschel L, Conjeti S, Estrada S, Diers K, Fischl B, Reuter M. FastSurfer: a fast and accurate deep learning "
+        "based neuroimaging pipeline. NeuroImage 2020;219:117012.",
+        "10.1016/j.neuroimage.2020.117012",
     ),
     "hunter2007": Source(
         "Hunter JD. Matplotlib: a 2D graphics environment. Comput Sci Eng 2007;9:90-95.", "10.1109/MCSE.2007.55"
@@ -140,6 +161,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Ouwerkerk R, Bleich KB, Gillen JS, Pomper MG, Bottomley PA. Tissue sodium concentration in human brain tumors "
         "as measured with 23Na MR imaging. Radiology 2003;227:529-537.",
         "10.1148/radiol.2272020483",
+    ),
+    "reuter2012": Source(
+        "Reuter M, Schmansky NJ, Rosas HD, Fischl B. Within-subject template estimation for unbiased longitudinal "
+        "image analysis. NeuroImage 2012;61:1402-1418.",
+        "10.1016/j.neuroimage.2012.02.084",
     ),
     "ridley2018": Source(
         "Ridley B, Nagel AM, Bydder M, et al. Distribution of brain sodium long and short relaxation times and "

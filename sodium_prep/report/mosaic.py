@@ -8,88 +8,22 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sodium_prep.report.layout import BAR_IN, FOOT_IN, MARGIN_IN, PLANES, Layout, figure_width, place_slices
 from sodium_prep.report.svg import new_figure, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Contour = tuple[ArrayLike, str, str]
-"""A mask or fraction map (drawn at 0.5), its colour, and its label in the legend."""
+Contour = tuple[ArrayLike, str, str] | tuple[ArrayLike, str, str, str]
+"""A mask or fraction map (drawn at 0.5), its colour, label in the legend, and line style if not solid, or ``fill``."""
 
-_PLANES: Final = (("axial", 2, "z"), ("coronal", 1, "y"), ("sagittal", 0, "x"))
-_GAP_MM: Final = 5.0
 _GREY_LEVELS: Final = 48  # few levels keep the embedded picture small; finer ones are not seen under a contour
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where every slice lies on the canvas: rows of one plane each, ``pixel_mm`` per pixel, row 0 at the bottom."""
-
-    pixel_mm: float
-    shape: tuple[int, int]
-    cells: tuple[tuple[int, int, int, int], ...]  # plane axis, voxel index, bottom row, left column
-    low_mm: NDArray[np.float64]
-    size_px: NDArray[np.int64]
-    voxel_mm: NDArray[np.float64]
-
-    def canvas(self, volume: NDArray[Any], fill: float, order: int) -> NDArray[Any]:
-        """Slices of a volume put in their places; linear (1) or nearest (0) interpolation within the slice."""
-        from scipy.ndimage import map_coordinates
-
-        out = np.full(self.shape, fill, dtype=volume.dtype)
-        for axis, index, bottom, left in self.cells:
-            first, second = (a for a in range(3) if a != axis)
-            grid = [
-                (self.low_mm[a] + (np.arange(self.size_px[a]) + 0.5) * self.pixel_mm) / self.voxel_mm[a] - 0.5
-                for a in (first, second)
-            ]
-            at = np.meshgrid(*grid, indexing="ij")
-            plane = np.take(volume, index, axis=axis)
-            tile = map_coordinates(plane, at, order=order, mode="constant", cval=fill)
-            out[bottom : bottom + tile.shape[1], left : left + tile.shape[0]] = tile.T
-        return out
-
-
-def _box(inside: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First and one past the last index of a mask along each axis; everything if the mask is empty."""
-    box = []
-    for axis in range(3):
-        hit = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
-        box.append((int(hit[0]), int(hit[-1]) + 1) if hit.size else (0, inside.shape[axis]))
-    return box
-
-
-def _layout(inside: NDArray[np.bool_], voxel_mm: NDArray[np.float64], n_slices: int) -> _Layout:
-    box = _box(inside)
-    margin = 4.0
-    low = np.array([max(a * v - margin, 0.0) for (a, _), v in zip(box, voxel_mm, strict=True)])
-    end = zip(box, voxel_mm, inside.shape, strict=True)
-    high = np.array([min(b * v + margin, n * v) for (_, b), v, n in end])
-    pixel = float(np.clip(voxel_mm.min(), 0.8, 1.5))
-    size = np.maximum(np.ceil((high - low) / pixel).astype(np.int64), 1)
-    gap = round(_GAP_MM / pixel)
-    width = int(max(size[0], size[1])) + gap
-    cells = []
-    line = round(0.0145 * n_slices * width)  # room for the position printed below each slice
-    bottom = line
-    for _, axis, _ in reversed(_PLANES):
-        first, second = (a for a in range(3) if a != axis)
-        a, b = box[axis]
-        positions = a + (b - a) * np.linspace(0.20, 0.82, n_slices) if n_slices > 1 else [(a + b) / 2]
-        pad = (width - gap - int(size[first])) // 2
-        cells += [
-            (axis, int(min(max(p, 0), inside.shape[axis] - 1)), bottom, gap + i * width + pad)
-            for i, p in enumerate(positions)
-        ]
-        bottom += int(size[second]) + line
-    return _Layout(pixel, (bottom - line + gap, gap + n_slices * width), tuple(cells), low, size, voxel_mm)
 
 
 def _label_colours(labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -114,12 +48,12 @@ def _outlines(labels: NDArray[Any]) -> NDArray[np.float64]:
     return picture
 
 
-def _annotate(axes: Axes, layout: _Layout, affine: NDArray[np.float64]) -> None:
+def _annotate(axes: Axes, layout: Layout, affine: NDArray[np.float64]) -> None:
     """Position of every slice in mm, and the side on which left and right (or front and back) are."""
     from matplotlib import patheffects
 
     halo = [patheffects.withStroke(linewidth=2.0, foreground="black")]
-    names = {axis: name for _, axis, name in _PLANES}
+    names = {axis: name for _, axis, name in PLANES}
     seen: set[int] = set()
     for axis, index, bottom, left in layout.cells:
         first, second = (a for a in range(3) if a != axis)
@@ -136,17 +70,17 @@ def _annotate(axes: Axes, layout: _Layout, affine: NDArray[np.float64]) -> None:
             axes.text(left + width - 2, middle, sides[1], ha="right", va="center", **bold)
 
 
-def _frame(figure: Figure, layout: _Layout, title: str, bar: bool, legend: bool) -> tuple[Axes, Axes | None, float]:
+def _frame(figure: Figure, layout: Layout, title: str, bar: bool, legend: bool) -> tuple[Axes, Axes | None, float]:
     """Axes of the picture and of the colour bar; the figure's height is set from the shape of the canvas."""
     width = float(figure.get_size_inches()[0])
-    right = 0.75 if bar else 0.05
-    picture = width - right - 0.05
+    right = BAR_IN if bar else MARGIN_IN
+    picture = width - right - MARGIN_IN
     height = picture * layout.shape[0] / layout.shape[1]
-    top = 0.30 if title else 0.05
-    foot = 0.30 if legend else 0.05
+    top = 0.30 if title else MARGIN_IN
+    foot = FOOT_IN if legend else MARGIN_IN
     total = height + top + foot
     figure.set_size_inches(width, total)
-    axes = figure.add_axes((0.05 / width, foot / total, picture / width, height / total), facecolor="black")
+    axes = figure.add_axes((MARGIN_IN / width, foot / total, picture / width, height / total), facecolor="black")
     axes.set(xticks=[], yticks=[], xlim=(0, layout.shape[1]), ylim=(0, layout.shape[0]))
     axes.grid(False)
     for spine in axes.spines.values():
@@ -159,7 +93,7 @@ def _frame(figure: Figure, layout: _Layout, title: str, bar: bool, legend: bool)
     return axes, side if bar else None, 0.04 / total
 
 
-def _window(values: NDArray[Any], low: float | None, high: float | None) -> tuple[float, float]:
+def display_window(values: NDArray[Any], low: float | None, high: float | None) -> tuple[float, float]:
     """Display window: as given, otherwise the 1st and 99.5th percentile; never empty."""
     finite = values[np.isfinite(values)]
     first = low if low is not None else (float(np.percentile(finite, 1)) if finite.size else 0.0)
@@ -181,6 +115,8 @@ def mosaic(
     contours: Sequence[Contour] = (),
     labels: ArrayLike | None = None,
     extent: ArrayLike | None = None,
+    through: ArrayLike | None = None,
+    grey_max: float | None = None,
     n_slices: int = 6,
     width_in: float = 9.0,
     dpi: float = 140.0,
@@ -204,7 +140,12 @@ def mosaic(
     labels
         Integer atlas, (X, Y, Z); the borders of its regions are drawn, 0 is outside.
     extent
-        Mask of what the slices must show; by default what is bright in the background.
+        Mask of what the slices must show; by default what is bright in the background. Figures with the same extent,
+        affine and number of slices lie on one another exactly, if both or neither has a title, contours and overlay.
+    through
+        Mask of what is too small to be met by chance: in each plane, the nearest slice is moved to its middle.
+    grey_max
+        Background value shown in white, by default a little above the 99.5th percentile.
     n_slices
         Slices per plane.
     width_in, dpi
@@ -217,15 +158,15 @@ def mosaic(
     """
     grey = np.asarray(background, dtype=np.float32)
     matrix = np.asarray(affine, dtype=float)
-    _check(grey, matrix, [overlay, labels, extent, *(mask for mask, _, _ in contours)])
+    _check(grey, matrix, [overlay, labels, extent, through, *(contour[0] for contour in contours)])
     grey = np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
     voxel_mm = np.sqrt((matrix[:3, :3] ** 2).sum(axis=0))
-    low, high = _window(grey[grey > 0] if (grey > 0).any() else grey, 0.0, None)
-    high *= 1.15  # a little dark, so that lines stand out
+    low, high = display_window(grey[grey > 0] if (grey > 0).any() else grey, 0.0, None)
+    high = grey_max if grey_max and grey_max > low else 1.15 * high  # a little dark, so that lines stand out
     inside = np.asarray(extent) > 0 if extent is not None else grey > low + 0.08 * (high - low)
-    layout = _layout(inside, voxel_mm, n_slices)
+    layout = place_slices(inside, voxel_mm, n_slices, None if through is None else np.asarray(through) > 0)
     over = None if overlay is None else np.asarray(overlay, dtype=np.float32)
-    with new_figure(min(width_in, 1.0 + 2.5 * n_slices), 1.0) as figure:
+    with new_figure(figure_width(n_slices, width_in), 1.0) as figure:
         axes, side, foot = _frame(figure, layout, title, bar=over is not None, legend=bool(contours))
         axes.set_rasterization_zorder(5)
         box: dict[str, Any] = {
@@ -242,7 +183,7 @@ def mosaic(
         if labels is not None:
             regions = layout.canvas(np.asarray(labels).astype(np.int64), 0, 0)
             axes.imshow(_outlines(regions), interpolation="nearest", **box | {"zorder": 2})
-        _draw_contours(figure, axes, layout, contours, foot)
+        _draw_contours(figure, axes, layout, contours, foot, n_slices)
         _annotate(axes, layout, matrix)
         return to_svg(figure, dpi)
 
@@ -264,7 +205,7 @@ def _draw_overlay(
     figure: Figure,
     axes: Axes,
     side: Axes,
-    layout: _Layout,
+    layout: Layout,
     overlay: NDArray[np.float32],
     window: tuple[float | None, float | None],
     cmap: str,
@@ -272,7 +213,7 @@ def _draw_overlay(
     alpha: float,
     box: dict[str, Any],
 ) -> None:
-    low, high = _window(overlay, *window)
+    low, high = display_window(overlay, *window)
     finite = np.isfinite(overlay)
     values = layout.canvas(np.where(finite, overlay, low).astype(np.float32), low, 1)
     shown = layout.canvas(finite.astype(np.float32), 0.0, 1) > 0.5
@@ -288,19 +229,36 @@ def _draw_overlay(
     side.tick_params(labelsize=8)
 
 
-def _draw_contours(figure: Figure, axes: Axes, layout: _Layout, contours: Sequence[Contour], foot: float) -> None:
+def _draw_contours(
+    figure: Figure, axes: Axes, layout: Layout, contours: Sequence[Contour], foot: float, n_slices: int
+) -> None:
     from matplotlib import patheffects
     from matplotlib.lines import Line2D
 
-    for mask, colour, _ in contours:
+    styled = [(*contour, "-")[:4] for contour in contours]
+    for mask, colour, _, style in styled:
         lines = layout.canvas(np.asarray(mask, dtype=np.float32), 0.0, 1)
         if lines.max() > 0.5 > lines.min():
             rows, columns = (np.arange(n) + 0.5 for n in layout.shape)
-            axes.contour(columns, rows, lines, levels=[0.5], colors=[colour], linewidths=0.9, zorder=3)
+            if style == "fill":
+                axes.contourf(columns, rows, lines, levels=[0.5, np.inf], colors=[colour], alpha=0.45, zorder=2)
+            else:
+                width = max(0.9, 4.5 / n_slices)
+                axes.contour(columns, rows, lines, levels=[0.5], colors=[colour], linewidths=width, linestyles=[style],
+                             zorder=3)  # fmt: skip
     if contours:
         rim = [patheffects.withStroke(linewidth=4.5, foreground="#333333")]  # a white line needs it on white ground
         handles = [
-            Line2D([], [], color=colour, linewidth=2.5, label=label, path_effects=rim) for _, colour, label in contours
+            Line2D(
+                [],
+                [],
+                color=colour,
+                linestyle="-" if style == "fill" else style,
+                linewidth=2.5,
+                label=label,
+                path_effects=rim,
+            )
+            for _, colour, label, style in styled
         ]
         legend = figure.legend(
             handles=handles, loc="lower left", bbox_to_anchor=(0.0, foot / 4), ncols=len(handles), borderaxespad=0.2

@@ -1,8 +1,13 @@
-"""The pages: one HTML file each, readable offline, without scripts, with every text from outside escaped."""
+"""The pages: one HTML file each, readable offline, with every text from outside escaped.
+
+A page that compares two figures holds one short script of ours, which the page's policy admits by its SHA-256 and
+without which all can still be read; any other page holds none.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sodium_prep.report.bibliography import BIBLIOGRAPHY
+from sodium_prep.report.layout import SliceColumns
 from sodium_prep.report.methods import MethodsText, Reference
 from sodium_prep.report.norms import LITERATURE_NORMS, NORMS_CAUTION
 from sodium_prep.report.plots import ESTIMATOR_NAMES
@@ -20,11 +26,14 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+
 SECTIONS: Final[dict[str, str]] = {
     "tsc": "TSC",
     "calibration": "Calibration",
     "registration": "Registration",
     "tissues": "Tissues",
+    "template": "Template",
     "atlas": "Atlas",
     "psf": "Resolution",
     "regions": "Regions",
@@ -43,7 +52,10 @@ class SummaryItem:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure in a section of :data:`SECTIONS`; ``wide`` for slices, which scroll sideways on a telephone."""
+    """A figure in a section of :data:`SECTIONS`; ``wide`` for slices, which scroll sideways on a telephone.
+
+    ``label`` is what it is called beside a figure that it is compared with.
+    """
 
     section: str
     title: str
@@ -51,6 +63,30 @@ class ReportFigure:
     svg: str
     alt: str = ""
     wide: bool = False
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two figures of one layout on one another, with a slider that shows left of it the first, right of it the second.
+
+    Attributes
+    ----------
+    before, after
+        Pictures that line up; without a script, and in print, they stand one below the other.
+    columns
+        Where the slices stand: the slider wipes every column, so that both pictures are seen in each slice, on a narrow
+        screen too. From :func:`sodium_prep.report.layout.slice_columns`.
+    """
+
+    before: ReportFigure
+    after: ReportFigure
+    columns: SliceColumns = field(default_factory=SliceColumns)
+
+    @property
+    def section(self) -> str:
+        """That of both figures."""
+        return self.before.section
 
 
 @dataclass(frozen=True)
@@ -64,19 +100,37 @@ class RegionRow:
 
 
 @dataclass(frozen=True)
+class PrintedTable:
+    """A table in print; the first cell of a row names it."""
+
+    heading: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class ScanReport:
     """One sodium scan: a session, or one of its acquisitions or runs.
 
-    ``missing`` says for a section without figure why there is none.
+    Attributes
+    ----------
+    missing
+        Section to the reason why it has no figure.
+    facts, tables, remarks
+        Section to what stands in it beside its figures: facts, a table, sentences.
     """
 
     label: str
     summary: Sequence[SummaryItem] = ()
     qc: Sequence[QcMetric] = ()
-    figures: Sequence[ReportFigure] = ()
+    figures: Sequence[ReportFigure | Comparison] = ()
     regions: Sequence[RegionRow] = ()
     warnings: Sequence[str] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Sequence[SummaryItem]] = field(default_factory=dict)
+    tables: Mapping[str, PrintedTable] = field(default_factory=dict)
+    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -119,16 +173,6 @@ class ParticipantRow:
 
 
 @dataclass(frozen=True)
-class ComparisonTable:
-    """One table of group comparisons in print."""
-
-    heading: str
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
 class GroupReport:
     """All that stands on the group page."""
 
@@ -137,7 +181,7 @@ class GroupReport:
     participants: Sequence[ParticipantRow]
     methods: MethodsText
     figures: Sequence[ReportFigure] = ()
-    comparisons: Sequence[ComparisonTable] = ()
+    comparisons: Sequence[PrintedTable] = ()
     no_comparison: str = "There are no groups to compare."
     summary: Sequence[SummaryItem] = ()
     notes: Sequence[str] = ()
@@ -156,7 +200,11 @@ def render_participant(report: ParticipantReport) -> str:
         if unknown := {f.section for f in scan.figures} - set(SECTIONS):
             raise ValueError(f"unknown sections {sorted(unknown)}; known: {', '.join(SECTIONS)}")
     anchors = [f"scan-{i + 1}" for i in range(len(report.scans))]
-    return _render("participant.html.j2", report, anchors=anchors, headings=list(SECTIONS.items()))
+    compared = any(isinstance(figure, Comparison) for scan in report.scans for figure in scan.figures)
+    script = (_TEMPLATES / "wipe.js").read_text(encoding="utf-8") if compared else ""
+    return _render(
+        "participant.html.j2", report, anchors=anchors, headings=list(SECTIONS.items()), script=_Script(script)
+    )
 
 
 def render_group(report: GroupReport) -> str:
@@ -170,6 +218,24 @@ def _render(template: str, report: ParticipantReport | GroupReport, **context: A
         report=report, norms=norms, norms_caution=NORMS_CAUTION, references=references,
         estimator_names=_Names(ESTIMATOR_NAMES), **context,
     )  # fmt: skip
+
+
+class _Script:
+    """A script of ours and the source expression by which a content security policy admits it and no other."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+    def __html__(self) -> str:
+        return self.text
+
+    @property
+    def source(self) -> str:
+        """Such as ``'sha256-...'``."""
+        return f"'sha256-{base64.b64encode(hashlib.sha256(self.text.encode()).digest()).decode()}'"
 
 
 class _Names(dict[str, str]):
@@ -194,17 +260,33 @@ def _with_norms(methods: MethodsText) -> tuple[list[tuple[Any, int]], list[Refer
 def _environment() -> Environment:
     from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    loader = FileSystemLoader(_TEMPLATES)
     env = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined
     )
-    env.filters.update(data_uri=_data_uri, citations=_citations, interval=_interval)
+    env.filters.update(data_uri=_data_uri, citations=_citations, interval=_interval, wipe=_wipe, edges=_edges)
     return env
 
 
 def _data_uri(svg: str) -> str:
     # As an image, the browser runs no script of an SVG and its ids cannot clash with those of other figures.
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _wipe(columns: SliceColumns) -> str:
+    """CSS shape of the second figure: in every column what lies right of the slider, ``--at`` from 0 to 1."""
+    return _shape([(f"calc({a:.3%} + {b - a:.3%} * var(--at))", f"{b:.3%}") for a, b in columns.ends])
+
+
+def _edges(columns: SliceColumns) -> str:
+    """CSS shape of the slider's line in every column."""
+    at = [f"{a:.3%} + {b - a:.3%} * var(--at)" for a, b in columns.ends]
+    return _shape([(f"calc({x} - 0.75px)", f"calc({x} + 0.75px)") for x in at])
+
+
+def _shape(bands: Sequence[tuple[str, str]]) -> str:
+    """Upright bands as one polygon; the lines along its foot that join them enclose nothing."""
+    return "polygon(" + ", ".join(f"{a} 100%, {a} 0, {b} 0, {b} 100%" for a, b in bands) + ")"
 
 
 def _citations(text: str) -> Markup:

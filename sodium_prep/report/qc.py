@@ -34,6 +34,8 @@ class Threshold:
         Where the limits come from, if from a publication.
     digits
         Decimal places in print.
+    yes_no
+        Whether the value is printed as a word: yes for anything but zero.
     """
 
     label: str
@@ -46,10 +48,13 @@ class Threshold:
     provisional: bool = True
     source: str = ""
     digits: int = 2
+    yes_no: bool = False
 
     @property
     def text(self) -> str:
         """The limits in words, such as ``warn < 8, fail < 4`` or ``warn outside 30 to 56``."""
+        if self.yes_no and self.warn_above is not None:
+            return "warn if yes"
         parts = []
         for word, low, high in (("warn", self.warn_below, self.warn_above), ("fail", self.fail_below, self.fail_above)):
             if low is not None and high is not None:
@@ -146,6 +151,46 @@ THRESHOLDS: Final[Mapping[str, Threshold]] = {
     ),
     "reg_rotation_deg": Threshold(
         "Rotation, sodium to T1w", "°", "Rotation found by the registration.", warn_above=10, fail_above=45, digits=1
+    ),
+    "reg_disagreement_mm": Threshold(
+        "Disagreement of the two registrations",
+        "mm",
+        "Mean distance, over the brain, between where two independent registrations put the sodium image.",
+        warn_above=1.0,
+    ),
+    "reg_sd_mm": Threshold(
+        "Uncertainty of the registration",
+        "mm",
+        "Estimated root mean square displacement over the brain; it is part of the intervals.",
+        warn_above=0.5,
+    ),
+    "reg_flagged": Threshold(
+        "Registration in doubt",
+        "",
+        "Whether the two registrations disagree, one of them failed, or none of them fits.",
+        warn_above=0,
+        yes_no=True,
+    ),
+    "template_similarity": Threshold(
+        "Similarity to the template",
+        "",
+        "Mean squared local correlation of the template and the T1w image within the brain, 0 to 1.",
+        warn_below=0.2,
+        digits=3,
+    ),
+    "template_gain": Threshold(
+        "Gain by the deformable registration",
+        "",
+        "Similarity to the template after the deformable registration minus that after the affine one.",
+        warn_below=0.0,
+        digits=3,
+    ),
+    "lost_regions": Threshold(
+        "Atlas regions lost by warping",
+        "",
+        "Number of regions of the atlas without a voxel on the T1w grid.",
+        warn_above=0,
+        digits=0,
     ),
     "csf_gm_ratio": Threshold(
         "CSF over grey matter",
@@ -268,7 +313,7 @@ def _evaluate_one(name: str, value: float | None, threshold: Threshold | None) -
     elif not math.isfinite(value):
         verdict, text, value = "warn", "not finite", None
     else:
-        verdict, text = limit.judge(value), f"{value:.{limit.digits}f}" if value else "0"
+        verdict, text = limit.judge(value), _print(value, limit)
     return QcMetric(
         name=name,
         value=value,
@@ -281,6 +326,12 @@ def _evaluate_one(name: str, value: float | None, threshold: Threshold | None) -
         text=text,
         source=limit.source,
     )
+
+
+def _print(value: float, limit: Threshold) -> str:
+    if limit.yes_no:
+        return "yes" if value else "no"
+    return f"{value:.{limit.digits}f}" if value else "0"
 
 
 def overall_verdict(metrics: Iterable[QcMetric]) -> Verdict:

@@ -7,17 +7,24 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
 from sodium_prep.report import figures, plots
-from sodium_prep.report.page import SECTIONS, RegionRow, ReportFigure, ScanReport, SummaryItem
+from sodium_prep.report.alignment import (
+    Placed,
+    alignment_figures,
+    alignment_metrics,
+    alignment_record,
+    alignment_sections,
+    alignment_warnings,
+    need,
+    paired,
+)
+from sodium_prep.report.page import RegionRow, ReportFigure, ScanReport, SummaryItem
 from sodium_prep.report.qc import evaluate, qc_record
 
-Placed = tuple[NDArray[np.float32], NDArray[np.float64]]
-"""Data in RAS order and their affine."""
-
 MAIN_REGIONS: Final = ("Cortex", "WhiteMatter", "Hippocampus", "CSF")
+_FIGURE_FIELDS: Final = ("section", "title", "caption", "alt", "wide", "label")
 _BAR_REGIONS: Final = (
     *((name, side) for name in MAIN_REGIONS for side in ("L", "R")),
     *((f"{side}-{name}", hemi) for name in ("Thalamus-Proper", "Putamen", "Caudate") for side, hemi in
@@ -33,26 +40,29 @@ def draw_figures(
     calibration: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, ReportFigure]:
-    """Draw every figure that the data allow, by section of the page.
+    """Draw every figure that the data allow, by name.
 
     Parameters
     ----------
     images
-        ``t1w brain_mask gm wm csf labels sodium_t1w tsc_t1w`` on the anatomical grid, ``sodium residual`` on the
-        native one; None where there is none.
+        On the anatomical grid: ``t1w brain_mask gm wm csf labels sodium_t1w``, and, None or left out where there is
+        none, ``tsc_t1w``, ``template_affine`` and ``template_warped`` (the template's image brought there by its affine
+        registration alone and by all of it), ``sodium_second`` (the sodium image placed by the registration that was
+        not taken) and ``lesion`` (mask). On the native grid: ``sodium residual``.
     table
         Rows of the regional table.
     calibration
         From :func:`sodium_prep.regional.summary.calibration_record`.
     facts
-        What the steps before found: ``psf``, ``primary``, ``signal_factors``.
+        What the steps before found, each of which may be left out: ``psf``, ``primary``, ``signal_factors``;
+        ``reg_opinions`` (list of ``name``, ``shift_mm``, ``turn_deg``, ``score``, ``chosen`` and, if the outline by the
+        other opinion is to be drawn, ``matrix``, the (4, 4) map of points of the sodium image to points of the T1w).
     """
-    t1w, affine = _need(images, "t1w")
-    tissues = {name.upper(): _need(images, name)[0] for name in ("gm", "wm", "csf")}
-    brain = _need(images, "brain_mask")[0]
-    native, native_affine = _need(images, "sodium")
+    t1w, affine = need(images, "t1w")
+    tissues = {name.upper(): need(images, name)[0] for name in ("gm", "wm", "csf")}
+    native, native_affine = need(images, "sodium")
     primary = facts.get("primary")
-    out: dict[str, ReportFigure] = {}
+    out = alignment_figures(images, facts)
 
     def add(section: str, title: str, caption: str, svg: str, *, wide: bool) -> None:
         out[section] = ReportFigure(section, title, caption, svg, alt=title, wide=wide)
@@ -60,7 +70,8 @@ def draw_figures(
     tsc = images.get("tsc_t1w")
     if tsc is not None:
         add("tsc", "Total sodium concentration", f"Not corrected for partial volume; calibrated by {primary}.",
-            figures.tsc_on_t1w(t1w, tsc[0], affine, tissues=tissues, brain_mask=brain), wide=True)  # fmt: skip
+            figures.tsc_on_t1w(t1w, tsc[0], affine, tissues=tissues, brain_mask=need(images, "brain_mask")[0]),
+            wide=True)  # fmt: skip
     vials = [row for row in calibration["references"] if row["reference"] == "vials"]
     if vials and "vials" in calibration["lines"]:
         line = _calibration(vials, calibration["lines"]["vials"], table, facts["signal_factors"])
@@ -68,14 +79,6 @@ def draw_figures(
             "Vials and fitted line with 95 % intervals; residuals below. Shaded, if corrected: cortex to white matter."
         )
         add("calibration", "Calibration line", text, line, wide=False)
-    add("registration", "Sodium over T1w", "The brain mask comes from the T1w image and must fit the sodium image.",
-        figures.coregistration(t1w, _need(images, "sodium_t1w")[0], affine,
-                               contours=[(brain, figures.MASK_COLOUR, "brain mask")]), wide=True)  # fmt: skip
-    add("tissues", "Tissue fractions", "Borders at one half. Grey matter lies between white matter and CSF, whose "
-        "lines cover its own.",
-        figures.tissue_maps(t1w, affine, tissues, brain_mask=brain), wide=True)  # fmt: skip
-    add("atlas", "Atlas regions", "The colours only separate neighbours.",
-        figures.atlas_outlines(t1w, _need(images, "labels")[0].astype(np.int32), affine), wide=True)  # fmt: skip
     psf = facts.get("psf")
     if psf:
         add("psf", "Point spread function", "Radial profiles relative to their peak, from the centre outwards.",
@@ -88,7 +91,7 @@ def draw_figures(
     if psf:
         add("residual", "Model residual", "Sodium image minus fitted model, in units of the noise; structure that "
             "follows anatomy points to wrong fractions, registration or PSF.",
-            figures.residual(native, _need(images, "residual")[0], native_affine), wide=True)  # fmt: skip
+            figures.residual(native, need(images, "residual")[0], native_affine), wide=True)  # fmt: skip
     return out
 
 
@@ -96,13 +99,6 @@ def _in_order(profiles: Mapping[str, Any]) -> dict[str, Any]:
     """Tissues in their usual order; JSON sorts them."""
     known = [name for name in ("GM", "WM", "CSF") if name in profiles]
     return {name: profiles[name] for name in (*known, *sorted(set(profiles) - set(known)))}
-
-
-def _need(images: Mapping[str, Placed | None], name: str) -> Placed:
-    found = images[name]
-    if found is None:
-        raise ValueError(f"the image {name} is missing")
-    return found
 
 
 def _calibration(
@@ -167,17 +163,14 @@ def scan_record(
 
     Parameters are those of :func:`draw_figures`; ``label`` is the heading, ``ran`` the steps for the methods text.
     """
-    brain, affine = _need(images, "brain_mask")
+    brain, affine = need(images, "brain_mask")
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
-    gm, wm, csf = (float(_need(images, name)[0].sum(dtype=float)) for name in ("gm", "wm", "csf"))
+    gm, wm, csf = (float(need(images, name)[0].sum(dtype=float)) for name in ("gm", "wm", "csf"))
     psf = facts.get("psf")
     metrics: dict[str, float | None] = {
         **facts.get("metrics", {}),
-        **{
-            key: facts[key]
-            for key in ("reg_nmi", "reg_shift_mm", "reg_rotation_deg", "clipped_fraction")
-            if key in facts
-        },
+        **alignment_metrics(facts),
+        **({"clipped_fraction": facts["clipped_fraction"]} if "clipped_fraction" in facts else {}),
         "brain_volume_ml": float((brain > 0).sum()) * voxel_ml,
         "gm_wm_volume_ratio": gm / wm if wm else None,
         "csf_fraction": csf / max(gm + wm + csf, 1e-9),
@@ -189,10 +182,11 @@ def scan_record(
     record["report"] = {
         "label": label,
         "primary": facts.get("primary"),
-        "figures": {name: {"title": f.title, "caption": f.caption, "wide": f.wide} for name, f in drawn.items()},
+        "figures": {name: {key: getattr(figure, key) for key in _FIGURE_FIELDS} for name, figure in drawn.items()},
+        "alignment": alignment_record(images, facts, ran),
         "summary": _summary(facts, calibration),
         "regions": _region_rows(table),
-        "warnings": [*warnings, *facts.get("notes", [])],
+        "warnings": [*warnings, *facts.get("notes", []), *alignment_warnings(facts)],
         "ran": _what_ran(ran, calibration, facts, field_strength_t),
         "psf": {key: psf[key] for key in ("kind", "fwhm_mm")} if psf else None,
         "relaxation": relaxation,
@@ -253,8 +247,13 @@ def _what_ran(
         out["recon"]["floor_removed"] = bool(facts.get("floor_corrected"))
     if out.get("fractions") and facts.get("prior_driven"):
         out["fractions"] = {"method": "template"}
-    if out.get("registration") and facts.get("registration_refined"):
-        out["registration"] = {**out["registration"], "refined": True}
+    if out.get("registration"):
+        known = {"refined": "registration_refined", "coil_proton": "coil_proton"}
+        out["registration"] = {**out["registration"], **{key: True for key, fact in known.items() if facts.get(fact)}}
+    if out.get("normalisation") and facts.get("template_method"):
+        out["normalisation"] = {**out["normalisation"], "method": facts["template_method"]}
+    if facts.get("atlas"):
+        out["atlas"] = {**(out.get("atlas") or {}), **facts["atlas"]}
     if psf:
         out["psf"] = {"kind": psf["kind"], "fwhm_mm": psf["fwhm_mm"], "kspace_filter": recon.get("kspace_filter")}
     estimators = [name for name in ran.get("regional", {}).get("estimators", ()) if name == "none" or corrected]
@@ -265,14 +264,14 @@ def _what_ran(
 def scan_report(record: Mapping[str, Any], svgs: Mapping[str, str]) -> ScanReport:
     """The page's part for one series, from its record and the figures found beside it."""
     report = record["report"]
-    drawn = [
-        ReportFigure(section, about["title"], about["caption"], svgs[section], alt=about["title"], wide=about["wide"])
-        for section in SECTIONS
-        if (about := report["figures"].get(section)) and section in svgs
-    ]
-    missing = {}
+    drawn = {
+        name: ReportFigure(svg=svgs[name], **({"section": name} | about))
+        for name, about in report["figures"].items()
+        if name in svgs
+    }
+    missing: dict[str, str] = dict(report.get("alignment", {}).get("missing", {}))
     if "psf" not in report["figures"]:
-        missing = {section: "the point spread function is not known" for section in ("psf", "residual")}
+        missing |= dict.fromkeys(("psf", "residual"), "the point spread function is not known")
     if "calibration" not in report["figures"]:
         missing["calibration"] = "there is no calibration by vials"
     if "tsc" not in report["figures"]:
@@ -290,10 +289,11 @@ def scan_report(record: Mapping[str, Any], svgs: Mapping[str, str]) -> ScanRepor
         label=report["label"],
         summary=[SummaryItem(name, value) for name, value in report["summary"]],
         qc=evaluate(report["metrics"]),
-        figures=drawn,
+        figures=paired(drawn),
         regions=rows,
         warnings=report["warnings"],
         missing=missing,
+        **alignment_sections(report),
     )
 
 

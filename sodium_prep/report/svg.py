@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 # Okabe and Ito's palette, distinguishable with every common colour blindness.
 ORANGE: Final = "#E69F00"
@@ -82,11 +83,41 @@ def _smaller_png(match: re.Match[str]) -> str:
         return text
     picture = Image.open(io.BytesIO(base64.b64decode(text))).convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture).convert("RGB")
-    for colours in (256, 128, 64, 32):
+    for colours in (256, 128, 64, 48):
         if len(text) <= _PICTURE_CHARACTERS:
             break
-        reduced = opaque.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        reduced = opaque.quantize(palette=_palette(opaque, colours), dither=Image.Dither.NONE)
         stream = io.BytesIO()
-        reduced.save(stream, format="PNG", optimize=True)
+        reduced.save(stream, format="PNG", compress_level=6)  # 9 takes six times as long for 4 %
         text = base64.b64encode(stream.getvalue()).decode()
     return text
+
+
+def _palette(picture: Image.Image, colours: int) -> Image.Image:
+    """Palette of a third greys; the twelve hues, as far as they occur, share the rest equally.
+
+    By area, as is usual, the line about a small lesion would turn grey.
+    """
+    import numpy as np
+    from PIL import Image
+
+    coarse = np.asarray(picture, dtype=np.int32).reshape(-1, 3) >> 3
+    packed = (coarse[:, 0] << 10) | (coarse[:, 1] << 5) | coarse[:, 2]
+    codes, counts = np.unique(packed, return_counts=True)
+    seen = np.stack([codes >> 10, (codes >> 5) & 31, codes & 31], axis=1) * 8 + 4
+    bright = np.ptp(seen, axis=1) > 24
+    seen, counts = seen[bright], np.ceil(np.sqrt(counts[bright])).astype(int)
+    red, green, blue = seen.T.astype(float)
+    angle = np.arctan2(np.sqrt(3.0) * (green - blue), 2.0 * red - green - blue)
+    sector = np.rint(angle / (np.pi / 6.0)).astype(int) % 12
+    sectors = np.unique(sector)
+    n_grey = colours // 3 if sectors.size else colours
+    table = [np.repeat(np.linspace(0, 255, n_grey).round()[:, None], 3, axis=1)]
+    for one in sectors:
+        share = (colours - n_grey) // sectors.size
+        pixels = np.repeat(seen[sector == one], counts[sector == one], axis=0).astype(np.uint8)
+        cut = Image.fromarray(pixels[None]).quantize(share, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        table.append(np.array(cut.getpalette(), dtype=float).reshape(-1, 3)[:share])
+    out = Image.new("P", (1, 1))
+    out.putpalette(np.concatenate(table).astype(np.uint8).tobytes())
+    return out

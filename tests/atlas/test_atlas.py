@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sodium_prep.atlas.bundled import load_atlas, load_template
+from sodium_prep.atlas.bundled import BUNDLED, load_atlas, load_template
 from sodium_prep.atlas.labels import grow_labels
+from sodium_prep.atlas.provide import check_sides, outside_fractions
 from sodium_prep.atlas.tables import RESERVED_NAMES
-from sodium_prep.atlas.user import load_user_atlas
-from sodium_prep.errors import InputError, UsageError
+from sodium_prep.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,16 @@ def test_template_is_the_icbm_brain_in_ras(template):
     assert template.t1w[91 - 6, 126 + 10, 72 + 15] < 4000
 
 
-def test_atlas_lies_on_the_template(template, atlas):
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_atlases_lie_on_the_template(template, name):
+    atlas = load_atlas(name)
     assert atlas.labels.shape == template.t1w.shape
     labelled = atlas.labels > 0
     assert (labelled & ~template.brain_mask).sum() < 0.002 * labelled.sum()
+    outside, strays = outside_fractions(atlas, template)
+    assert outside < 0.005
+    assert strays < 0.0005
+    check_sides(atlas, name)
     # Published centroid of the left hippocampus in MNI: about (-25, -23, -14) mm.
     left = world(atlas.affine, atlas.labels == 17).mean(axis=0)
     assert np.allclose(left, (-25, -23, -14), atol=3)
@@ -47,6 +53,18 @@ def test_atlas_lies_on_the_template(template, atlas):
     n = np.bincount(codes)
     means = np.bincount(codes, values) / np.maximum(n, 1)
     assert np.sum(n * (means - values.mean()) ** 2) / np.sum((values - values.mean()) ** 2) > 0.6
+
+
+def test_both_bundled_atlases_share_the_subcortical_structures(atlas):
+    other = load_atlas("destrieux")
+    subcortical = (atlas.labels > 0) & (atlas.labels < 1000)
+    assert np.array_equal(subcortical, (other.labels > 0) & (other.labels < 1000))
+    assert np.array_equal(other.labels[subcortical], atlas.labels[subcortical])
+    # 74 parcels per hemisphere (Destrieux et al. 2010), and the medial wall.
+    cortical = other.table[other.table["structure"] == "cortex"]
+    assert cortical["hemisphere"].value_counts().to_dict() == {"L": 75, "R": 75}
+    assert "Destrieux" in other.citation
+    assert "Desikan" in atlas.citation
 
 
 def test_atlas_table_is_complete_and_sided(atlas):
@@ -87,37 +105,3 @@ def test_grow_labels_takes_the_nearest_in_millimetres():
 def test_unknown_bundled_atlas_is_refused():
     with pytest.raises(UsageError, match="desikan-killiany"):
         load_atlas("brodmann")
-
-
-def write_user_atlas(folder, table, values=(0, 1, 2)):
-    labels = np.resize(np.asarray(values), (4, 4, 4))
-    image, text = folder / "mine_dseg.nii.gz", folder / "mine_dseg.tsv"
-    nib.save(nib.Nifti1Image(labels.astype(np.asarray(values).dtype), np.diag([-2.0, 2, 2, 1]), dtype="float64"), image)
-    pd.DataFrame(table).to_csv(text, sep="\t", index=False)
-    return image, text
-
-
-ROWS = {"index": [1, 2], "name": ["a", "b"], "tissue": ["GM", "WM"], "structure": ["cortex", "wm"]}
-
-
-def test_user_atlas_is_read_in_ras(tmp_path):
-    atlas = load_user_atlas(*write_user_atlas(tmp_path, ROWS))
-    assert nib.aff2axcodes(atlas.affine) == ("R", "A", "S")
-    assert atlas.table["hemisphere"].tolist() == ["both", "both"]
-
-
-@pytest.mark.parametrize(
-    ("table", "values", "message"),
-    [
-        (ROWS, (0, 1, 3), "no row for label"),
-        (ROWS, (0.0, 0.5), "not whole numbers"),
-        ({**ROWS, "structure": ["cortex", "cortex"]}, (0, 1), "not of tissue WM"),
-        ({k: v for k, v in ROWS.items() if k != "tissue"}, (0, 1), "column.* tissue .*missing"),
-        ({**ROWS, "index": [1, 1]}, (0, 1), "each once"),
-        ({**ROWS, "name": ["a", "Hippocampus"]}, (0, 1), "holds Hippocampus, .* other names"),
-        ({**ROWS, "name": ["a", "a"]}, (0, 1), "several labels have the name a"),
-    ],
-)
-def test_user_atlas_faults_are_named(tmp_path, table, values, message):
-    with pytest.raises(InputError, match=message):
-        load_user_atlas(*write_user_atlas(tmp_path, table, values))

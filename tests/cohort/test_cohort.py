@@ -7,12 +7,12 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
+from sodium_prep.atlas.groups import MAIN
 from sodium_prep.atlas.tables import RESERVED_NAMES
 from sodium_prep.bids.status import SessionStatus, write_status
 from sodium_prep.cohort import MAIN_REGIONS, compare_groups, gather, main_values, to_tsv, wide_table
 from sodium_prep.cohort.tables import parse_entities, read_tsv
 from sodium_prep.errors import InputError
-from sodium_prep.regional.designs import MERGED
 from sodium_prep.report.group import group_outputs
 
 TRUTH = {"Cortex": (58.0, 45.0), "WhiteMatter": (41.0, 36.0), "Hippocampus": (47.0, 44.0), "CSF": (88.0, 139.0)}
@@ -175,7 +175,7 @@ def test_a_label_named_as_a_merged_region_is_not_taken_for_it(tmp_path):
 
 
 def test_main_regions_are_those_that_tables_merge():
-    names = tuple(name for name, _, _ in MERGED)
+    names = tuple(group.name for group in MAIN)
     assert names == MAIN_REGIONS
     assert set(names) <= set(RESERVED_NAMES)
 

@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sodium_prep.physics.acquisition import Acquisition
+from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
 from sodium_prep.pvc.compartments import Compartments, build_compartments
+from sodium_prep.pvc.estimators import fit_mask, labbe
+from sodium_prep.pvc.forward import push_compartments
+from sodium_prep.pvc.noise import Noise
+from sodium_prep.pvc.psf import PsfModel
 from tests.pvc import heads
 
 TABLE = pd.DataFrame(
@@ -161,3 +167,56 @@ def test_fractions_above_one_are_refused(head):
     gm, wm, csf, mask, head_mask, t1w, labels, affine = head
     with pytest.raises(ValueError, match="add up"):
         build_compartments(gm + 0.5, wm, csf, mask, head_mask, t1w, labels, TABLE, affine)
+
+
+def sodium_fit(c, image, psf, relaxations):
+    """Regional signals by least squares, with the white matter of each side apart."""
+    blurred = push_compartments(c, np.eye(4), GRID, GRID_AFFINE, psf, relaxations)
+    mask = fit_mask(blurred, c.names, c.kinds, np.ones(GRID, bool))
+    fit = labbe(blurred, image, mask, Noise(np.full(GRID, 0.1, np.float32)), c.kinds).fit()
+    return dict(zip(c.names, fit.values, strict=True))
+
+
+GRID = (40, 40, 40)
+GRID_AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
+GRID_AFFINE[:3, 3] = -58.5
+
+
+def test_lesion_of_its_own_leaves_white_matter_right(head):
+    position = np.stack(np.meshgrid(*(np.arange(60) * 2.0 - 59.0,) * 3, indexing="ij"), axis=-1)
+    lesion = np.linalg.norm(position - (-20.0, 0.0, 8.0), axis=-1) < 15.0
+    psf = PsfModel("acquisition", Acquisition(5e-4, 0.12, 90.0, 3.0, "DA-3DPR", 0.01, (3.0, 3.0, 3.0)))
+    relaxations = {tissue: tissue_relaxation(tissue, 3.0) for tissue in TISSUES}
+    known = build(head, lesion=lesion)
+    truth = {"GM": 45.0, "WM": 35.0, "CSF": 140.0, "extracerebral": 15.0}
+    values = [80.0 if name == "Lesion" else truth[t] for name, t in zip(known.names, known.tissues, strict=True)]
+    blurred = push_compartments(known, np.eye(4), GRID, GRID_AFFINE, psf, relaxations)
+    image = (np.asarray(values) @ blurred).reshape(GRID).astype(np.float32)
+    found = sodium_fit(known, image, psf, relaxations)
+    assert found["Lesion"] == pytest.approx(80.0, rel=0.01)
+    assert found["Left-WM"] == pytest.approx(35.0, rel=0.01)
+    (i,) = named(known, "Lesion")
+    assert (known.indices[i], known.hemispheres[i], known.structures[i]) == (-1, "both", "lesion")
+    np.testing.assert_array_equal(dense(known, [i]) > 0, lesion)
+    np.testing.assert_allclose(dense(known, known.regions)[lesion], 1.0)
+    # Without the mask the lesion is taken for white matter (its T1w hardly differs), and raises its sodium.
+    blind = sodium_fit(build(head), image, psf, relaxations)
+    assert blind["Left-WM"] > 1.2 * 35.0
+    assert blind["Right-WM"] == pytest.approx(35.0, rel=0.05)
+
+
+def test_eyes_are_balls_of_vitreous_that_displace_soft_tissue(head):
+    gm, wm, csf, mask, _, t1w, labels, affine = head
+    wide = np.linalg.norm(np.stack(np.meshgrid(*(np.arange(60) * 2.0 - 59.0,) * 3, indexing="ij")), axis=0) < 58.0
+    c = build_compartments(
+        gm, wm, csf, mask, wide, np.where(wide & ~mask, 600.0, t1w).astype(np.float32), labels, TABLE, affine,
+        eyes_mm=[(30.0, 30.0, -18.0), (-30.0, 30.0, -18.0)],
+    )  # fmt: skip
+    eyes = named(c, "eye-1", "eye-2")
+    assert [c.tissues[i] for i in eyes] == ["vitreous"] * 2
+    assert [c.kinds[i] for i in eyes] == ["nuisance"] * 2
+    total = dense(c, range(len(c.names)))
+    assert total.max() < 1.01
+    centre = tuple(np.rint(np.linalg.solve(affine, [30.0, 30.0, -18.0, 1.0])[:3]).astype(int))
+    assert dense(c, eyes)[centre] == pytest.approx(1.0, abs=0.01)
+    assert not dense(c, eyes)[~wide].any()

@@ -11,8 +11,10 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from sodium_prep.report import figures
-from sodium_prep.report.mosaic import _layout, mosaic
+from sodium_prep.report.layout import place_slices, slice_columns
+from sodium_prep.report.mosaic import mosaic
 from sodium_prep.report.plots import _fwhm
+from sodium_prep.report.sheet import contact_sheet
 
 AFFINE = np.array([[3.0, 0, 0, -75], [0, 3.0, 0, -87], [0, 0, 3.0, -69], [0, 0, 0, 1]])
 
@@ -40,7 +42,8 @@ def _all_figures(head):
     labels = np.where(mask, 1 + (np.indices(mask.shape)[0] > 24), 0)
     return {
         "tsc": figures.tsc_on_t1w(t1w, t1w / 2, AFFINE, tissues=tissues, brain_mask=mask),
-        "coregistration": figures.coregistration(t1w, t1w, AFFINE, contours=[(mask, "#FFFFFF", "brain")]),
+        "fit": figures.fit(t1w, AFFINE, figures.fit_contours(AFFINE, mask, tissues["WM"], tissues["GM"]), extent=mask),
+        "sheet": contact_sheet([("<a>", t1w, AFFINE, [(mask, "#FFFFFF", "brain")])] * 2, title="Heads"),
         "tissues": figures.tissue_maps(t1w, AFFINE, tissues, brain_mask=mask),
         "atlas": figures.atlas_outlines(t1w, labels, AFFINE),
         "residual": figures.residual(t1w, np.random.default_rng(1).normal(size=t1w.shape), AFFINE),
@@ -88,12 +91,68 @@ def test_the_left_of_the_brain_is_on_the_left_of_the_picture(head):
 def test_slices_lie_where_their_labels_say(head):
     _, _, mask = head
     voxel = np.array([3.0, 3.0, 3.0])
-    layout = _layout(mask, voxel, 5)
+    layout = place_slices(mask, voxel, 5)
     ramp = np.broadcast_to(np.arange(mask.shape[2], dtype=float), mask.shape).copy()
     canvas = layout.canvas(ramp, -1.0, 1)
     for axis, index, bottom, left in layout.cells:
         if axis == 2:
             assert canvas[bottom + 10, left + 10] == index
+
+
+def test_figures_of_one_extent_line_up_and_columns_hold_one_slice_each(head):
+    """Pictures that a slider lays on one another differ in nothing but the image between the lines."""
+    t1w, tissues, mask = head
+    lines = figures.fit_contours(AFFINE, mask, tissues["WM"], tissues["GM"])
+    shifted = np.roll(t1w, 3, axis=1) * 7.0
+    # An image of zeros under the same lines shows what is common to both: here all but the ball itself.
+    first, second, empty = (figures.fit(image, AFFINE, lines, extent=mask) for image in (t1w, shifted, 0 * t1w))
+    # Nothing differs but the picture and its name.
+    assert len({re.sub(r"base64,[^\"]+|image[0-9a-f]{10}", "", svg) for svg in (first, second)}) == 1
+    (a,), (b,), (none,) = (_pictures(svg) for svg in (first, second, empty))
+    assert a.shape == b.shape == none.shape
+    coloured = np.ptp(none.astype(int), axis=-1) > 150  # bright lines, the same pixels in all
+    assert coloured.sum() > 1000
+    for picture in (a, b):
+        assert (np.ptp(picture.astype(int), axis=-1)[coloured] > 60).mean() > 0.98
+
+    columns = slice_columns(figures.FIT_SLICES)
+    width = a.shape[1]  # the picture spans the slices alone, from the first column's left to the last one's right
+    low, high = columns.ends[0][0], columns.ends[-1][1]
+    for left, _ in columns.ends[1:]:
+        at = round((left - low) / (high - low) * width)
+        assert none[:, at - 2 : at + 3].max() < 40, "a slice reaches over the border of its column"
+
+
+def test_a_small_lesion_is_met_and_keeps_its_colour():
+    """It lies between the usual slices; and pictures are reduced to few colours, among which it must not be lost."""
+    at = np.indices((90, 100, 90))
+    image = np.random.default_rng(3).uniform(50, 100, at.shape[1:])
+    brain = sum((axis - n / 2) ** 2 for axis, n in zip(at, image.shape, strict=True)) < 42**2
+    lesion = sum((axis - c) ** 2 for axis, c in zip(at, (45, 50, 46), strict=True)) < 5**2
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    lines = figures.fit_contours(affine, brain, brain, 0 * image, lesion=lesion)
+    met, missed = (
+        _magenta(figures.fit(image, affine, lines, extent=brain, through=through)) for through in (lesion, None)
+    )
+    assert missed == 0
+    assert met > 150
+
+
+def _magenta(svg):
+    (picture,) = _pictures(svg)
+    red, green, blue = (picture[..., i].astype(int) for i in range(3))
+    return int(((red - green > 80) & (blue - green > 80)).sum())
+
+
+def test_ventricles_are_the_deep_and_large_csf():
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    i, j, k = np.indices((80, 80, 80)) * 2.0
+    brain = (i - 80) ** 2 + (j - 80) ** 2 + (k - 80) ** 2 < 70**2
+    ventricle = (np.abs(i - 80) < 8) & (np.abs(j - 80) < 16) & (np.abs(k - 80) < 8)
+    speck = (np.abs(i - 50) < 2) & (np.abs(j - 80) < 2) & (np.abs(k - 80) < 2)
+    rim = brain & ((i - 80) ** 2 + (j - 80) ** 2 + (k - 80) ** 2 > 60**2)
+    found = figures.ventricles((ventricle | speck | rim).astype(float), brain, affine)
+    np.testing.assert_array_equal(found > 0.5, ventricle)
 
 
 def test_images_of_other_shape_or_orientation_are_refused(head):

@@ -19,9 +19,11 @@ EVERYTHING = {
     "receive": {"method": "rb1cor"},
     "anatomy": {"contrast": "T1w", "n4": True, "brain_extraction": "template"},
     "fractions": {"method": "joint"},
+    "lesion": True,
+    "longitudinal": True,
     "normalisation": {"method": "SyN", "template": "MNI152NLin6Asym"},
     "atlas": {"name": "desikan-killiany"},
-    "registration": {"method": "ants", "metric": "mutual information"},
+    "registration": {"methods": ["ants", "greedy"]},
     "psf": {"kind": "acquisition", "fwhm_mm": {"GM": 5.2, "WM": 5.24}},
     "relaxation": {"field_strength_t": 7.0, "sources": ["Niesporek et al., MAGMA 2017 (7 T)"]},
     "calibration": {"references": ["vials", "CSF"], "n_vials": 4, "intercept": "free"},
@@ -56,17 +58,73 @@ def body(ran):
 
 def test_what_came_from_derivatives_is_said_and_not_claimed():
     anatomy = {"n4": False, "brain_extraction": "derivatives", "taken": ["brain mask", "tissue fractions"],
-               "derivatives": "fmriprep"}  # fmt: skip
+               "derivatives": "mylab"}  # fmt: skip
     text = body({"anatomy": anatomy, "fractions": None})
-    assert "taken from fmriprep: brain mask and tissue fractions." in text
+    assert "taken from mylab: brain mask and tissue fractions." in text
     assert "N4" not in text
     assert "extracted" not in text
     assert "for nothing else" in body({"anatomy": anatomy | {"n4": True}})
 
 
+def keys(ran):
+    return {r.key for r in build_methods(ran).references}
+
+
+def test_programs_whose_output_was_taken_are_cited():
+    anatomy = {"taken": ["brain mask"], "derivatives": "fmriprep, my-FreeSurfer-7, fastsurfer, synthseg, other"}
+    assert keys({"anatomy": anatomy}) == {"esteban2019", "fischl2012", "henschel2020", "billot2023"}
+    text = body({"anatomy": anatomy})
+    assert "fmriprep [1], my-FreeSurfer-7 (FreeSurfer [2]), fastsurfer [3], synthseg [4] and other" in text
+
+
+def test_registrations_of_sodium():
+    two = {"registration": {"methods": ["ants", "greedy"]}}
+    assert keys(two) == {"avants2011", "yushkevich2016"}
+    assert "2 times, independently" in body(two)
+    assert "normalised mutual information" in body(two)
+    one = {"registration": {"methods": ["greedy"]}}
+    assert keys(one) == {"yushkevich2016"}
+    assert "independently" not in body(one)
+    assert "stepping stone" in body({"registration": {"methods": ["ants", "greedy"], "coil_proton": True}})
+    assert "stepping stone" not in body(two)
+
+
+def test_the_way_of_the_atlas_is_told_only_where_it_leads_through_two_templates():
+    direct = {"method": "greedy", "template": "MNI152NLin6Asym", "via": None, "fast": False}
+    assert keys({"normalisation": direct}) == {"evans2012", "yushkevich2016"}
+    assert "warp between" not in body({"normalisation": direct})
+    other = direct | {"method": "ants", "template": "MNI152NLin2009cAsym", "via": "MNI152NLin6Asym", "fast": True}
+    text = body({"normalisation": other})
+    assert "carried to MNI152NLin2009cAsym by a warp between the two templates" in text
+    assert "reduced effort" in text
+    assert "reached" not in text
+    more = body({"normalisation": direct | {"further": ["MNI152NLin2009cAsym", "mine"]}})
+    assert "MNI152NLin2009cAsym and mine were reached from there by a warp between the templates" in more
+    assert "registration alone" in body({"normalisation": direct | {"method": "affine"}})
+
+
+def test_lesion_and_longitudinal_speak_only_where_they_are_true():
+    assert keys({"lesion": True, "longitudinal": True}) == {"brett2001", "reuter2012"}
+    assert build_methods({"lesion": False, "longitudinal": False}).paragraphs == ()
+
+
+def test_atlases_are_told_with_version_licence_and_source():
+    mine = {"name": "lab atlas", "version": "2.1", "licence": "CC-BY 4.0", "citation": "Doe J. An atlas. 2020."}
+    text = body({"atlas": mine})
+    assert text == (
+        "Regions are those of the atlas lab atlas. Version: 2.1. Licence: CC-BY 4.0. Source: Doe J. An atlas. 2020."
+    )
+    own = {"name": "desikan-killiany", "citation": "Desikan RS et al."}
+    assert keys({"atlas": own}) == {"desikan2006", "fischl2002", "notter2019"}
+    assert "Source" not in body({"atlas": own})
+    both = {"name": "desikan-killiany; jhu tracts", "citation": "Desikan RS et al.; Mori S et al."}
+    text = body({"atlas": both})
+    assert "replaced by those of jhu tracts" in text
+    assert "Mori S" in text
+
+
 def test_what_was_found_on_the_way_is_said():
-    keys = {r.key for r in build_methods({"recon": {"method": "vendor", "floor_removed": True}}).references}
-    assert keys == {"gudbjartsson1995"}
+    assert keys({"recon": {"method": "vendor", "floor_removed": True}}) == {"gudbjartsson1995"}
     assert "3 repeat scans" in body({"recon": {"method": "vendor", "n_runs": 3}})
     assert "refined" in body({"registration": {"method": "ants", "refined": True}})
     assert "refined" not in body({"registration": {"method": "ants"}})

@@ -1,17 +1,21 @@
 """Pages: complete, self-contained, and safe against what metadata may hold."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
 import pytest
 
+from sodium_prep.report.layout import slice_columns
 from sodium_prep.report.methods import build_methods
 from sodium_prep.report.page import (
     SECTIONS,
-    ComparisonTable,
+    Comparison,
     GroupReport,
     ParticipantReport,
     ParticipantRow,
+    PrintedTable,
     RegionRow,
     ReportFigure,
     ScanReport,
@@ -50,7 +54,17 @@ def _scan(label, text="x"):
     ]
     figures = [ReportFigure(key, text, text, SVG, alt=text, wide=key == "tsc") for key in SECTIONS if key != "psf"]
     qc = evaluate({"na_snr_wm": 5.0, "coverage": 1.0, text: 1.0})
-    return ScanReport(label, [SummaryItem(text, text)], qc, figures, rows, [text], {"psf": "no trajectory is known"})
+    table = PrintedTable(text, text, [text, text], [[text, text]])
+    return ScanReport(
+        label, [SummaryItem(text, text)], qc, figures, rows, [text], {"psf": "no trajectory is known"},
+        {"registration": [SummaryItem(text, text)]}, {"registration": table}, {"atlas": [text]},
+    )  # fmt: skip
+
+
+def _compared(text="x"):
+    pair = [ReportFigure("template", text, text, SVG, alt=text, wide=True, label=f"{name} {text}") for name in "ab"]
+    scan = ScanReport("ses-01", figures=[Comparison(*pair, slice_columns(4))])
+    return render_participant(ParticipantReport("sub-01", "01", [scan, scan], build_methods({})))
 
 
 def _report(*labels, text="x"):
@@ -64,7 +78,7 @@ def _report(*labels, text="x"):
 def _group(text="x"):
     return GroupReport(
         text, [text], [ParticipantRow([text], text, "warn", text)], build_methods({"comparison": {}}),
-        [ReportFigure("group", text, text, SVG)], [ComparisonTable(text, text, [text, text], [[text, text]])], text,
+        [ReportFigure("group", text, text, SVG)], [PrintedTable(text, text, [text, text], [[text, text]])], text,
         [SummaryItem(text, text)], [text],
     )  # fmt: skip
 
@@ -84,12 +98,17 @@ def test_all_sections_are_there_once_per_scan_and_links_have_targets():
 
 
 @pytest.mark.parametrize(
-    "render", [lambda: render_participant(_report("ses-01", text=EVIL)), lambda: render_group(_group(EVIL))]
+    "render",
+    [
+        lambda: render_participant(_report("ses-01", text=EVIL)),
+        lambda: render_group(_group(EVIL)),
+        lambda: _compared(EVIL),
+    ],
 )
 def test_text_from_outside_is_escaped(render):
     text = render()
     page = _Page(text)
-    assert "script" not in page.tags
+    assert page.tags.count("script") == text.count("<script>") == ("script-src" in text)
     assert not [a for a in page.attributes if a[1].startswith("on")]
     assert all(value.startswith("data:image/") for tag, name, value in page.attributes if (tag, name) == ("img", "src"))
     assert page.text.count("<script>alert('x')</script>") >= 5
@@ -104,6 +123,59 @@ def test_page_asks_for_nothing_outside_itself(text):
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
     assert page.tags.count("h1") == 1
     assert all(value for tag, name, value in page.attributes if (tag, name) == ("img", "alt"))
+
+
+def test_the_one_script_is_admitted_by_its_hash_and_nothing_else_is():
+    text = _compared()
+    page = _Page(text)
+    assert page.tags.count("script") == 1
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
+    policy = next(v for t, n, v in page.attributes if t == "meta" and n == "content" and "default-src" in v)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert rules["script-src"] == f"'sha256-{digest}'"
+    assert rules["default-src"] == "'none'"
+    assert "script-src" not in render_participant(_report("ses-01"))
+
+
+def test_a_comparison_can_be_read_without_script_and_used_by_keyboard():
+    text = _compared()
+    page = _Page(text)
+    sliders = [dict(found) for found in _inputs(text)]
+    assert [slider["type"] for slider in sliders] == ["range", "range"]
+    assert all("a x" in slider["aria-label"] and "b x" in slider["aria-label"] for slider in sliders)
+    assert len({slider["id"] for slider in sliders}) == 2
+    # Without the script the slider stays hidden, and both pictures stand in the page, each under its name.
+    assert text.count('<div class="control" hidden>') == 2
+    assert page.tags.count("img") == 4
+    assert len(re.findall(r'<div class="layer"><p><b>[ab] x</b></p><img alt="x"', text)) == 4
+    # Only a page made live by the script lays them on one another.
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert all(".live" in rule for rule in re.findall(r"[^{}]*\{[^{}]*clip-path[^{}]*\}", style))
+
+
+def test_the_slider_uncovers_the_second_picture_column_by_column():
+    """The shape is CSS; its points are read back here with the slider at a quarter."""
+    text = _compared()
+    shape = re.search(r'<img[^>]*style="--shape: polygon\(([^"]*)\)"', text).group(1)
+    corners = re.findall(r"(?:calc\(([\d.]+)% \+ ([\d.]+)% \* var\(--at\)\)|([\d.]+)%) (100%|0)", shape)
+    at = [float(a) + 0.25 * float(b) if a else float(c) for a, b, c, _ in corners]
+    assert [y for *_, y in corners] == ["100%", "0", "0", "100%"] * 4
+    for (left, right), x in zip(slice_columns(4).ends, (at[i : i + 4] for i in range(0, 16, 4)), strict=True):
+        start = 100 * (left + 0.25 * (right - left))
+        assert x == pytest.approx([start, start, 100 * right, 100 * right], abs=0.01)
+
+
+def _inputs(text):
+    found = []
+
+    class Inputs(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag == "input":
+                found.append(attrs)
+
+    Inputs().feed(text)
+    return found
 
 
 def test_no_scan_no_metric_no_step_is_still_a_page():

@@ -51,6 +51,25 @@ def test_text_of_limits():
     assert Threshold("", "", "", -5, None, 5, 20).text == "warn outside −5 to 5, fail > 20"
 
 
+@pytest.mark.parametrize(("value", "verdict", "text"), [(0.0, "pass", "no"), (1.0, "warn", "yes")])
+def test_yes_and_no(value, verdict, text):
+    (metric,) = evaluate({"reg_flagged": value})
+    assert (metric.verdict, metric.text, metric.threshold) == (verdict, text, "warn if yes")
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("reg_disagreement_mm", 1.0, 1.01),
+        ("reg_sd_mm", 0.4, 0.6),
+        ("template_gain", 0.0, -0.01),
+        ("lost_regions", 0, 1),
+    ],
+)
+def test_registrations_and_atlas_warn_and_never_fail(name, good, bad):
+    assert [m.verdict for v in (good, bad, 1e3 * bad) for m in evaluate({name: v})] == ["pass", "warn", "warn"]
+
+
 def test_record_is_json_with_the_verdict():
     record = json.loads(json.dumps(qc_record(evaluate({"coverage": 0.95, "reg_nmi": float("inf")})), allow_nan=False))
     assert record["Verdict"] == "warn"

@@ -60,10 +60,15 @@ def test_resolution_is_that_of_grey_matter(widths, expected):
 
 def test_only_what_was_found_is_told():
     plain = body(record())
-    told = body(record({"floor_corrected": True, "registration_refined": True, "prior_driven": True, "n_runs": 2}))
-    for words in ("Rician", "refined", "no T1 contrast", "2 repeat scans"):
+    told = body(record({"floor_corrected": True, "registration_refined": True, "prior_driven": True, "n_runs": 2,
+                        "coil_proton": True}))  # fmt: skip
+    for words in ("Rician", "refined", "no T1 contrast", "2 repeat scans", "stepping stone"):
         assert words not in plain
         assert words in told
     assert "8 receive channels" in body(record({"n_coils": 8}, RAN | {"recon": {"method": "gridding"}}))
+    tried = RAN | {"normalisation": {"method": "SyN", "template": "MNI152NLin6Asym"}}
+    assert "symmetric diffeomorphic" in body(record({}, tried))
+    assert "symmetric diffeomorphic" not in body(record({"template_method": "affine"}, tried))
+    assert "atlas mine. Version: 3." in body(record({"atlas": {"name": "mine", "version": "3"}}))
     # A transform that was given is not registered, so nothing refines it.
     assert "registered" not in body(record({"registration_refined": True}, RAN | {"registration": None}))

@@ -1,0 +1,154 @@
+"""What the graph of a session has to know before it is built: files, facts, and what the methods text says of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sodium_prep.atlas.bundled import FREESURFER_ATLAS, TEMPLATE_NAME
+from sodium_prep.bids.records import SessionInputs, SodiumSeries
+from sodium_prep.bids.sidecar import merged_metadata
+from sodium_prep.settings import Settings
+from sodium_prep.workflows.anatomy import registers_to_template
+from sodium_prep.workflows.sodium import SeriesPlan
+
+
+def given_files(inputs: SessionInputs, settings: Settings) -> dict[str, Path]:
+    """Precomputed derivatives that replace steps of the anatomy.
+
+    FreeSurfer's labels stand for the bundled atlas only; any other atlas goes by the way to the template.
+    """
+    pre = inputs.precomputed
+    own_atlas = settings.atlas[0] != FREESURFER_ATLAS
+    found: dict[str, Path | None] = {
+        "brain_mask": pre.brain_mask,
+        "segmentation": None if own_atlas else pre.aparcaseg or pre.segmentation,
+        "segmentation_mask": None if own_atlas else pre.segmentation_mask,
+        "gm": pre.probsegs.get("GM"),
+        "wm": pre.probsegs.get("WM"),
+        "csf": pre.probsegs.get("CSF"),
+        "lesion": inputs.lesion,
+    }
+    there, back = (
+        pre.template_xfms.get(("T1w", TEMPLATE_NAME)),
+        pre.template_xfms.get((TEMPLATE_NAME, "T1w")),
+    )
+    if there and back:
+        found |= {"to_template": there, "from_template": back}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def plan_series(
+    series: SodiumSeries, inputs: SessionInputs, settings: Settings, *, longitudinal: bool = False
+) -> SeriesPlan:
+    """What the workflow of a series needs to know, from its checked inputs.
+
+    Parameters
+    ----------
+    longitudinal
+        Whether the participant's sessions share a template of their own.
+    """
+    first = series.runs[0]
+    kspace = first.source == "kspace"
+    sidecar = first.sidecar
+    voxel = None if kspace else first.images[0].image.voxel_mm
+    facts = sidecar.acquisition(voxel, settings.recon_filter if kspace else None)
+    vials = [reference for reference in sidecar.references if reference.is_vial]
+    placed = all(vial.centre_ras_mm is not None for vial in vials)
+    label = f"acq-{series.acquisition}" if series.acquisition else series.suffix
+    session = f"ses-{inputs.session} " if inputs.session else ""
+    weighted = (
+        ("This is a relaxation- or coherence-weighted image; its concentrations are not total sodium.",)
+        if sidecar.is_weighted
+        else ()
+    )
+    block = sidecar.sodium_acquisition
+    return SeriesPlan(
+        name=f"{series.acquisition or 'sodium'}_{series.suffix}_wf",
+        label=f"{session}{label}",
+        files=tuple(run.files[0].path for run in series.runs),
+        kspace=kspace,
+        acquisition=asdict(facts.acquisition),
+        psf_known=facts.psf_known,
+        vials=tuple(_vial_fields(vial) for vial in vials),
+        vials_placed=placed,
+        acq=series.acquisition or "",
+        suffix=series.suffix,
+        receive_pair=series.receive_pair,
+        b1_plus=series.tb1map,
+        b1_units=str(merged_metadata(series.tb1map).get("Units", "")) if series.tb1map else "",
+        transform=inputs.precomputed.sodium_to_t1w.get(series.acquisition),
+        proton=series.proton,
+        warnings=(*inputs.warnings, *facts.assumed, *weighted),
+        ran={
+            "software": {"sodium_prep": settings.version, **_versions()},
+            "recon": {
+                "method": "gridding" if kspace else "vendor",
+                "trajectory": facts.acquisition.trajectory if facts.psf_known else None,
+                "n_spokes": block.number_of_spokes,
+                "kspace_filter": facts.acquisition.kspace_filter,
+            },
+            "receive": {"method": "rb1cor"} if series.receive_pair else None,
+            **_anatomy_ran(inputs, settings),
+            "longitudinal": longitudinal,
+            "registration": None
+            if series.acquisition in inputs.precomputed.sodium_to_t1w
+            else {"methods": ["ants", "greedy"], "coil_proton": series.proton is not None},
+            "regional": {"estimators": ["none", *(name for name in settings.pvc if name != "none")]},
+        },
+    )
+
+
+def _anatomy_ran(inputs: SessionInputs, settings: Settings) -> dict[str, Any]:
+    """Steps of the anatomy that run, and what is taken from derivatives in their place."""
+    given = given_files(inputs, settings)
+    contrast = inputs.anat.contrast
+    others = [name for name in settings.output_spaces if name != "T1w"]
+    registered = registers_to_template(contrast, given, to_template=bool(others))
+    via = [Path(name).name for name in others if name != TEMPLATE_NAME]
+    names = {"brain_mask": "brain mask", "gm": "tissue fractions", "segmentation": "atlas labels",
+             "to_template": "transforms to the template"}  # fmt: skip
+    taken = [text for name, text in names.items() if name in given]
+    origin = inputs.precomputed.origin
+    sources = sorted({origin[path] for path in given.values() if path in origin})
+    return {
+        "anatomy": {
+            "contrast": contrast,
+            "template": TEMPLATE_NAME,
+            "n4": registered,
+            "brain_extraction": "derivatives" if "brain_mask" in given else "template",
+            "taken": taken,
+            "derivatives": ", ".join(sources),
+        },
+        "fractions": None if "gm" in given else {"method": "joint" if contrast == "T1w" else "template"},
+        "lesion": "lesion" in given,
+        "normalisation": {
+            "method": {"ants": "SyN"}.get(settings.registration, settings.registration),
+            "template": TEMPLATE_NAME,
+            "fast": settings.fast_registration,
+            "further": via,
+        }
+        if registered
+        else None,
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the programs that do the work."""
+    programs = ("nipype", "nibabel", "antspyx", "picsl_greedy", "finufft", "numpy", "scipy")
+    return {name: version(name) for name in programs}
+
+
+def _vial_fields(vial: Any) -> dict[str, Any]:
+    return {
+        "label": vial.label,
+        "centre_mm": list(vial.centre_ras_mm or (0.0, 0.0, 0.0)),
+        "radius_mm": vial.radius_mm or 1.0,
+        "length_mm": vial.length_mm,
+        "axis": list(vial.axis or (0.0, 0.0, 1.0)),
+        "concentration_mM": vial.concentration_mM,
+        "concentration_sd_mM": vial.concentration_error_mM or 0.0,
+        "relaxation": asdict(vial.relaxation) if vial.relaxation else None,
+    }
