@@ -17,7 +17,9 @@ Registration = Literal["ants", "greedy"]
 GroupPreset = Literal["main", "lobes", "alzheimer", "als", "deepgrey"]
 
 ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe")
+CHECKS: tuple[Check, ...] = ("sides",)
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
+Check = Literal["sides"]
 GROUP_PRESETS: tuple[GroupPreset, ...] = ("main", "lobes", "alzheimer", "als", "deepgrey")
 
 _NOT_REUSED = (
@@ -65,6 +67,8 @@ class Settings(BaseModel):
         Spaces of resampled TSC maps besides the native one: ``T1w``, names and files of templates.
     registration, fast_registration
         Program that registers the brain to the template, and whether it stops early.
+    ignore
+        Checks whose verdict does not end the processing of a participant.
     longitudinal
         Register the sessions of a participant to a template of their own first.
     skip_bids_validation, stop_on_first_crash, sloppy, write_graph, reports_only, clean_workdir, dry_run
@@ -96,6 +100,7 @@ class Settings(BaseModel):
     registration: Registration = "ants"
     fast_registration: bool = False
     longitudinal: bool = False
+    ignore: tuple[Check, ...] = ()
     work_dir: Path
     nprocs: int = Field(default=1, ge=1)
     omp_nthreads: int = Field(default=1, ge=1)

@@ -23,6 +23,7 @@ def registers_to_template(contrast: str, given: Collection[str], *, to_template:
 
 def init_anatomy_wf(
     *,
+    source: str,
     contrast: str,
     atlases: Sequence[str],
     given: frozenset[str] = frozenset(),
@@ -30,6 +31,7 @@ def init_anatomy_wf(
     via: Sequence[str] = (),
     method: str = "ants",
     fast: bool = False,
+    ignore_sides: bool = False,
     seed: int = 42,
     n_threads: int = 1,
     sloppy: bool = False,
@@ -39,6 +41,8 @@ def init_anatomy_wf(
 
     Parameters
     ----------
+    source
+        Name of the proton image, for messages.
     contrast
         Suffix of the proton image; only T1w has the contrast that fractions are read from.
     atlases
@@ -51,6 +55,8 @@ def init_anatomy_wf(
         Templates other than the bundled one that an atlas lies in; their transforms come by ``from_spaces``.
     method, fast
         Of the registration to the template.
+    ignore_sides
+        Go on with an image that seems to be swapped left and right.
     seed, n_threads, sloppy
         Of all registrations.
 
@@ -102,7 +108,11 @@ def init_anatomy_wf(
         brain = Node(anatomy.SegmentedBrain(), name="brain", mem_gb=1.0)
         chain.add(brain, ["brain_mask"], in_file="raw", segmentation="segmentation", mask="segmentation_mask")
     elif "brain_mask" not in given:
-        brain = Node(anatomy.ExtractBrain(**programs), name="brain", **cost)
+        brain = Node(
+            anatomy.ExtractBrain(source=source, contrast=contrast, ignore_sides=ignore_sides, **programs),
+            name="brain",
+            **cost,
+        )
         chain.add(brain, ["brain_mask", "affine"], in_file="raw", lesion="lesion")
     head = Node(anatomy.HeadMask(), name="head", mem_gb=0.5)
     chain.add(head, ["head_mask"], in_file="raw", brain_mask="brain_mask")

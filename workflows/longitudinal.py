@@ -16,6 +16,7 @@ def init_longitudinal_wf(
     names: Sequence[str],
     method: str = "ants",
     fast: bool = False,
+    ignore_sides: bool = False,
     seed: int = 42,
     n_threads: int = 1,
     sloppy: bool = False,
@@ -35,6 +36,8 @@ def init_longitudinal_wf(
         Of the sessions, for messages.
     method, fast
         Of the registration to the template.
+    ignore_sides
+        Go on with an image that seems to be swapped left and right.
     seed, n_threads, sloppy
         Of all registrations.
 
@@ -58,7 +61,8 @@ def init_longitudinal_wf(
     template = Node(anatomy.RegisterToTemplate(method=method, fast=fast, **programs), name="template", **cost)
     for number, path in enumerate(files, start=1):
         conform = Node(anatomy.ConformAnatomical(in_file=str(path)), name=f"conform{number}", mem_gb=0.5)
-        brain = Node(anatomy.ExtractBrain(**programs), name=f"brain{number}", **cost)
+        extract = anatomy.ExtractBrain(source=str(path), ignore_sides=ignore_sides, **programs)
+        brain = Node(extract, name=f"brain{number}", **cost)
         bias = Node(anatomy.CorrectBias(**programs), name=f"bias{number}", **cost)
         join = Node(anatomy.JoinSession(number=number), name=f"join{number}", mem_gb=0.5)
         workflow.connect(

@@ -139,6 +139,7 @@ def _longitudinal(
             names=[f"ses-{inputs.session}" for inputs in own],
             method=settings.registration,
             fast=settings.fast_registration,
+            ignore_sides="sides" in settings.ignore,
             seed=settings.random_seed,
             n_threads=settings.omp_nthreads,
             sloppy=settings.sloppy,
@@ -191,6 +192,7 @@ def init_session_wf(
     inputnode = Node(IdentityInterface([*ways, *SUPPLIED], mandatory_inputs=False), name="inputnode")
     given = given_files(inputs, settings)
     anatomy = init_anatomy_wf(
+        source=str(inputs.anat.path),
         contrast=inputs.anat.contrast,
         atlases=settings.atlas,
         given=frozenset(given) | frozenset(supplied),
@@ -198,6 +200,7 @@ def init_session_wf(
         via=[space.label for space in spaces.via],
         method=settings.registration,
         fast=settings.fast_registration,
+        ignore_sides="sides" in settings.ignore,
         seed=settings.random_seed,
         n_threads=settings.omp_nthreads,
         sloppy=settings.sloppy,

@@ -55,55 +55,6 @@ class Stage:
 _DEFAULT = JobSettings()
 
 
-def n4(
-    image: NDArray[np.float32],
-    affine: NDArray[np.float64],
-    mask: NDArray[np.bool_],
-    *,
-    shrink: int = 4,
-    spline_mm: float = 200.0,
-    iterations: Sequence[int] = (50, 50, 50, 50),
-    settings: JobSettings = _DEFAULT,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """N4 bias field correction (Tustison et al., IEEE TMI 2010).
-
-    Parameters
-    ----------
-    image : (X, Y, Z)
-        Intensity.
-    affine : (4, 4)
-        Voxel to RAS mm.
-    mask : (X, Y, Z) bool
-        Voxels that the field is estimated from.
-    shrink
-        Estimation grid, voxels.
-    spline_mm
-        Spacing of the coarsest control points, mm.
-
-    Returns
-    -------
-    corrected, bias : (X, Y, Z) float32
-        ``corrected * bias = image``.
-    """
-    with job_folder() as folder:
-        write_volume(folder / "image.nii.gz", Volume(image, affine))
-        write_volume(folder / "mask.nii.gz", Volume(mask, affine))
-        run_job(
-            "N4 bias field correction",
-            "N4BiasFieldCorrection",
-            [
-                *("-d", "3", "-i", "image.nii.gz", "-x", "mask.nii.gz", "-s", str(shrink)),
-                *("-c", f"[{_times(iterations)},1e-7]", "-b", f"[{spline_mm:g}]"),
-                *("-o", "[corrected.nii.gz,bias.nii.gz]"),
-            ],
-            folder,
-            settings,
-        )
-        bias = read_volume(folder / "bias.nii.gz")
-    # N4's own corrected image is scaled besides.
-    return (np.asarray(image, np.float32) / bias).astype(np.float32), bias
-
-
 def register(
     step: str,
     fixed: Volume,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sodium_prep.anat.fields import Field, read_field
 from sodium_prep.anat.jobs import Cost, JobSettings, Volume, job_folder, run_job, write_volume
 
 
@@ -30,8 +31,8 @@ def greedy_rigid(
 ) -> NDArray[np.float64]:
     """Rigid registration by normalised mutual information; the 4x4 map of points of moving to points of fixed, RAS mm.
 
-    Greedy shifts its sample points by random amounts that no seed governs; without them (``-jitter 0``) one thread
-    gives the same bytes on every run, at no loss of accuracy.
+    Greedy shifts its sample points by random amounts; without them (``-jitter 0``) one thread gives the same bytes on
+    every run, at no loss of accuracy.
     """
     with job_folder() as folder:
         write_volume(folder / "fixed.nii.gz", fixed)
@@ -41,6 +42,38 @@ def greedy_rigid(
         args += ["-ia", "initial.mat", "-n", "x".join(map(str, iterations)), "-o", "rigid.mat"]
         run_greedy(step, args, folder, settings)
         return read_greedy_matrix(folder / "rigid.mat")
+
+
+def greedy_deform(
+    step: str,
+    fixed: Volume,
+    moving: Volume,
+    folder: Path,
+    *,
+    affine: NDArray[np.float64],
+    fixed_mask: NDArray[np.bool_],
+    moving_mask: NDArray[np.bool_] | None,
+    metric: Sequence[str],
+    iterations: str,
+    smoothing: Sequence[str],
+    settings: JobSettings,
+) -> tuple[Field, Cost]:
+    """Deformable registration by greedy; the field on the fixed grid that comes before the affine map.
+
+    Greedy has no affine stage here: with part of a brain its own shrinks the template to nothing.
+    """
+    write_volume(folder / "fixed.nii.gz", fixed)
+    write_volume(folder / "moving.nii.gz", moving)
+    write_volume(folder / "fixed_mask.nii.gz", Volume(fixed_mask, fixed.affine))
+    write_greedy_matrix(folder / "affine.mat", affine)
+    # Noise is added to the images: bytes are the same with a seed only.
+    args = ["-seed", str(settings.seed), "-i", "fixed.nii.gz", "moving.nii.gz", "-gm", "fixed_mask.nii.gz"]
+    if moving_mask is not None:
+        write_volume(folder / "moving_mask.nii.gz", Volume(moving_mask, moving.affine))
+        args += ["-mm", "moving_mask.nii.gz"]
+    args += ["-m", *metric, "-it", "affine.mat", "-n", iterations, "-s", *smoothing, "-o", "warp.nii.gz"]
+    cost = run_greedy(step, args, folder, settings)
+    return read_field(folder / "warp.nii.gz"), cost
 
 
 def read_greedy_matrix(path: Path) -> NDArray[np.float64]:

@@ -13,12 +13,11 @@ from scipy import ndimage
 
 from sodium_prep.anat.ants import Stage, apply_transforms, register
 from sodium_prep.anat.conform import mask_to_template
-from sodium_prep.anat.greedy_warp import (
+from sodium_prep.anat.fields import (
     Field,
     Step,
     apply_to_points,
     faded,
-    greedy_deform,
     invert_field,
     inverted,
     jacobian_determinants,
@@ -26,6 +25,7 @@ from sodium_prep.anat.greedy_warp import (
     read_field,
     write_composite,
 )
+from sodium_prep.anat.greedy import greedy_deform
 from sodium_prep.anat.grids import coarsen, crop, dilate
 from sodium_prep.anat.jobs import Cost, JobSettings, Volume, job_folder
 from sodium_prep.anat.transforms import apply_affine, read_itk_affine

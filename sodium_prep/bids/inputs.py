@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from sodium_prep.anat.conform import coverage_notes
 from sodium_prep.bids.filters import Filters, matches
 from sodium_prep.bids.images import check_image, handedness_warning
 from sodium_prep.bids.participants import find_participants, find_sessions, read_participants, table_warnings
@@ -95,6 +96,7 @@ def collect(
             anat_files = _all_sessions(bids_dir, participant)
         folder = session_folder(bids_dir, participant, session)
         anat = choose_anat(anat_files, wanted, anat_contrast, folder, warnings)
+    warnings += coverage_notes(anat.path, anat.image.shape, anat.image.affine)
     warnings += check_precomputed(precomputed, anat.image)
     own_paths = [found.path for found in own_files]
     lesion = find_lesion(bids_dir, own_paths, derivatives, participant, session, anat, warnings)

@@ -12,7 +12,7 @@ from typing import Any
 from sodium_prep import __version__
 from sodium_prep.bids.precomputed import parse_derivatives
 from sodium_prep.errors import UsageError
-from sodium_prep.settings import ESTIMATORS, GROUP_PRESETS, REFERENCES, Settings, make_settings, read_toml
+from sodium_prep.settings import CHECKS, ESTIMATORS, GROUP_PRESETS, REFERENCES, Settings, make_settings, read_toml
 
 _EXIT_CODES = """\
 exit codes:
@@ -134,6 +134,12 @@ def _add_anatomy(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="make a template of each participant's sessions first, so that all have the same regions",
     )
+    group.add_argument(
+        "--ignore",
+        nargs="+",
+        choices=CHECKS,
+        help="checks that do not end the processing of a participant; sides: left and right against the template",
+    )
 
 
 def _add_execution(group: argparse._ArgumentGroup) -> None:
@@ -195,7 +201,7 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[Settings, int]:
             given[key] = tuple(_label(name.removeprefix(prefix), key) for name in given[key])
     if "derivatives" in given:
         given["derivatives"] = parse_derivatives(given["derivatives"])
-    for key in ("reference", "pvc", "output_spaces", "atlas", "groups"):
+    for key in ("reference", "pvc", "output_spaces", "atlas", "groups", "ignore"):
         if key in given:
             given[key] = tuple(dict.fromkeys(given[key]))
     settings = make_settings(values | given | {"version": __version__})

@@ -89,6 +89,9 @@ class ExtractBrain(Step):
 
     class input_spec(_ProgramInputSpec):
         in_file = File(exists=True, mandatory=True)
+        source = traits.Str(mandatory=True, desc="the image as the user knows it, for messages")
+        contrast = traits.Str("T1w", usedefault=True)
+        ignore_sides = traits.Bool(False, usedefault=True, desc="note a swap of left and right and go on")
         lesion = File(exists=True)
 
     class output_spec(TraitedSpec):  # type: ignore[misc]
@@ -101,18 +104,45 @@ class ExtractBrain(Step):
         from sodium_prep.atlas.bundled import load_template
 
         data, affine = load_image(self.inputs.in_file)
+        template = load_template()
         found = extract_brain(
             data,
             affine,
-            load_template(),
+            template,
             lesion=load_mask(self.inputs.lesion),
             work_mm=_work_mm(self.inputs),
             settings=_settings(self.inputs),
         )
+        notes = [*found.notes, *self._sides(data, affine, found, template)]
         save_image(self.out_path("brain_mask", "brain_mask.nii"), found.brain_mask, affine)
         save_json(self.out_path("affine", "affine.json"), {"t1w_to_template": found.t1w_to_template})
-        save_json(self.out_path("report_file", "brain.json"), {"brain_notes": list(found.notes)})
+        save_json(self.out_path("report_file", "brain.json"), {"brain_notes": notes})
         return runtime
+
+    def _sides(self, data: Any, affine: Any, found: Any, template: Any) -> list[str]:
+        """What the asymmetry of the brain says of left and right; a T1w that is swapped is refused."""
+        if self.inputs.contrast != "T1w":
+            return []
+        from sodium_prep.anat.mirror import check_handedness
+        from sodium_prep.errors import InputError
+
+        sides = check_handedness(
+            data,
+            affine,
+            found.brain_mask,
+            template,
+            t1w_to_template=found.t1w_to_template,
+            settings=_settings(self.inputs),
+        )
+        if not sides.mirrored:
+            return []
+        if self.inputs.ignore_sides:
+            return [f"left and right seem to be swapped: {sides.evidence}"]
+        raise InputError(
+            self.inputs.source,
+            f"left and right seem to be swapped: {sides.evidence}",
+            "Check the header; if it is right, go on with --ignore sides",
+        )
 
 
 class SegmentedBrain(Step):
@@ -320,8 +350,8 @@ class JoinSession(Step):
 
         matrix = np.asarray(load_json(self.inputs.matrices)["to_midspace"][self.inputs.number - 1])
         join_transforms(self.out_path("to_template", "to_template.h5"), [matrix, Path(self.inputs.to_template)])
-        back = [Path(self.inputs.from_template), np.linalg.inv(matrix)]
-        join_transforms(self.out_path("from_template", "from_template.h5"), back)
+        path = self.out_path("from_template", "from_template.h5")
+        join_transforms(path, [Path(self.inputs.from_template), np.linalg.inv(matrix)])
         return runtime
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sodium_prep.anat.ants import Stage, n4, register
+from sodium_prep.anat.ants import Stage, register
 from sodium_prep.anat.jobs import JobSettings, Volume, job_folder, run_job, write_volume
 from sodium_prep.errors import InputError, ResourceError
 from tests.anat.heads import make_head
@@ -109,11 +109,3 @@ def test_syn_gives_the_same_bytes_twice():
     assert results[0] == results[1]
     assert 0.05 < cost.peak_memory_gb < 2
     assert cost.cpu_s > 0
-
-
-def test_n4_splits_an_image_into_corrected_and_bias():
-    head = make_head(3.0, bias=0.4, seed=6)
-    corrected, bias = n4(head.t1w, head.affine, head.brain, shrink=2)
-    assert np.allclose((corrected * bias)[head.brain], head.t1w[head.brain], rtol=1e-3)
-    before, after = (np.std(np.log(image[head.wm > 0.95])) for image in (head.t1w, corrected))
-    assert after < 0.5 * before

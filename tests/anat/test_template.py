@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from sodium_prep.anat.ants import apply_transforms
 from sodium_prep.anat.conform import mask_to_template
-from sodium_prep.anat.greedy_warp import (
+from sodium_prep.anat.fields import (
     Field,
     apply_to_points,
     invert_field,
