@@ -226,7 +226,7 @@ def measure(kind: str, seed: int, case: Case) -> Row:
     before, started = _cpu_s(), time.monotonic()
     found = register_sodium(case.sodium, case.affine, case.t1w, case.anatomy.affine, case.anatomy.brain)
     cpu_s, wall_s = _cpu_s() - before, time.monotonic() - started
-    errors = {name: error_mm(case, matrix) for name, matrix, _ in found.opinions if matrix is not None}
+    errors = {held.name: error_mm(case, held.matrix) for held in found.opinions if held.matrix is not None}
     return Row(kind, seed, found, error_mm(case, found.sodium_to_t1w), errors, cpu_s, wall_s)
 
 

@@ -96,7 +96,7 @@ def collect(
             anat_files = _all_sessions(bids_dir, participant)
         folder = session_folder(bids_dir, participant, session)
         anat = choose_anat(anat_files, wanted, anat_contrast, folder, warnings)
-    warnings += coverage_notes(anat.path, anat.image.shape, anat.image.affine)
+    coverage_notes(anat.path, anat.image.shape, anat.image.affine)  # refuses; the step that suffers takes the notes
     warnings += check_precomputed(precomputed, anat.image)
     own_paths = [found.path for found in own_files]
     lesion = find_lesion(bids_dir, own_paths, derivatives, participant, session, anat, warnings)

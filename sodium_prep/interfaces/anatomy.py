@@ -101,6 +101,7 @@ class ExtractBrain(Step):
 
     def _run_interface(self, runtime: Any) -> Any:
         from sodium_prep.anat.brain import extract_brain
+        from sodium_prep.anat.conform import coverage_notes
         from sodium_prep.atlas.bundled import load_template
 
         data, affine = load_image(self.inputs.in_file)
@@ -113,7 +114,8 @@ class ExtractBrain(Step):
             work_mm=_work_mm(self.inputs),
             settings=_settings(self.inputs),
         )
-        notes = [*found.notes, *self._sides(data, affine, found, template)]
+        coverage = coverage_notes(self.inputs.source, data.shape, affine)
+        notes = [*coverage, *found.notes, *self._sides(data, affine, found, template)]
         save_image(self.out_path("brain_mask", "brain_mask.nii"), found.brain_mask, affine)
         save_json(self.out_path("affine", "affine.json"), {"t1w_to_template": found.t1w_to_template})
         save_json(self.out_path("report_file", "brain.json"), {"brain_notes": notes})

@@ -41,7 +41,7 @@ def affine(size_mm: float = 4.0) -> np.ndarray:
     return matrix
 
 
-def noise(shape: tuple[int, ...] = (12, 12, 12), seed: int = 0) -> np.ndarray:
+def noise(shape: tuple[int, ...] = (24, 24, 24), seed: int = 0) -> np.ndarray:
     """Values that gzip cannot shorten, as in a measured image."""
     return np.random.default_rng(seed).normal(100, 10, shape).astype(np.float32)
 

@@ -138,7 +138,7 @@ BAD = {
     "NaN affine": (_sform(np.full((4, 4), np.nan)), SODIUM, "singular", "DICOM"),
     "metres": (lambda root: _edit_header(root, lambda c: c.__setitem__(123, 1)), SODIUM, "meters", "millimetres"),
     # values
-    "NaN": (_nan, SODIUM, "16.7 % of its voxels not finite", "Reconstruct"),
+    "NaN": (_nan, SODIUM, "8.3 % of its voxels not finite", "Reconstruct"),
     "several volumes": (lambda root: _image(root, study.noise((8, 8, 8, 3))), SODIUM, "several volumes", "per echo"),
     "one slice": (lambda root: _image(root, study.noise((8, 8, 1))), SODIUM, "not three-dimensional", "3D image"),
     "complex": (lambda root: _image(root, study.noise().astype(np.complex64)), SODIUM, "complex", "magnitude"),

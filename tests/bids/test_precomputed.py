@@ -69,7 +69,7 @@ def test_labels_on_the_t1w_grid_go_before_the_folder_they_came_from(root, tmp_pa
 
 
 def _lesion(path, matrix=None, data=None):
-    mask = np.zeros((12, 12, 12), np.uint8)
+    mask = np.zeros((24, 24, 24), np.uint8)
     mask[3:6, 4:7, 5:9] = 1
     return study.put_image(path, mask if data is None else data, matrix)
 
@@ -106,8 +106,8 @@ def test_lesion_masks_that_cannot_be_used_are_refused(root, tmp_path):
     moved[0, 3] += 1
     for spoilt, message in (
         ({"matrix": moved}, "does not lie on the grid of"),
-        ({"data": np.full((12, 12, 12), 0, np.uint8)}, "same value .* Remove the mask"),
-        ({"data": np.arange(12**3, dtype=np.float32).reshape(12, 12, 12) / 12**3}, "holds the values 0, "),
+        ({"data": np.full((24, 24, 24), 0, np.uint8)}, "same value .* Remove the mask"),
+        ({"data": np.arange(24**3, dtype=np.float32).reshape(24, 24, 24) / 24**3}, "holds the values 0, "),
         ({"data": np.where(study.noise() > 100, 2, 0).astype(np.uint8)}, "holds the values 0, 2"),
     ):
         _lesion(path, **spoilt)
@@ -119,7 +119,7 @@ def test_lesion_masks_that_cannot_be_used_are_refused(root, tmp_path):
     assert collect(root, "01", "01", derivatives=given).lesion == path
     _lesion(
         root / "sub-01/ses-01/anat/sub-01_ses-01_label-lesion2_mask.nii.gz",
-        data=np.eye(12, dtype=np.uint8)[:, :, None].repeat(12, axis=2),
+        data=np.eye(24, dtype=np.uint8)[:, :, None].repeat(24, axis=2),
     )
     with pytest.raises(InputError, match="different masks of lesions"):
         collect(root, "01", "01", derivatives=given)

@@ -1,12 +1,13 @@
 """What a session's workflow is told of derivatives: which it takes, and what the methods text says of them."""
 
+import numpy as np
 import pytest
 
 from sodium_prep.bids.inputs import collect, parse_derivatives
 from sodium_prep.cli.plan import describe_session
 from sodium_prep.report.methods import build_methods
 from sodium_prep.settings import Settings
-from sodium_prep.workflows.participant import given_files, plan_series
+from sodium_prep.workflows.planning import given_files, plan_series
 from tests.bids import study
 
 LABELS = "desc-aparcaseg_dseg"
@@ -17,9 +18,11 @@ def plan(tmp_path):
     """Inputs with FreeSurfer's labels, brain mask and fractions; the settings of an atlas and spaces."""
     root, folder = study.make_study(tmp_path / "study"), tmp_path / "fs"
     study.put_json(folder / "dataset_description.json", {"Name": "fs", "BIDSVersion": "1.10.0"})
-    names = [LABELS, "desc-brain_mask", *(f"label-{tissue}_probseg" for tissue in ("GM", "WM", "CSF"))]
+    names = ["desc-brain_mask", *(f"label-{tissue}_probseg" for tissue in ("GM", "WM", "CSF"))]
     for name in names:
         study.put_image(folder / f"sub-01/ses-01/anat/sub-01_ses-01_{name}.nii.gz")
+    labels = np.where(study.noise() > 100, 1005, 17).astype(np.int32)
+    study.put_image(folder / f"sub-01/ses-01/anat/sub-01_ses-01_{LABELS}.nii.gz", labels)
     derivatives = parse_derivatives([f"fs={folder}"])
     inputs = collect(root, "01", "01", derivatives=derivatives)
 
@@ -33,12 +36,12 @@ def plan(tmp_path):
 
 
 def test_freesurfer_labels_serve_the_bundled_atlas_only(plan):
-    assert "labels" in plan(output_spaces=("T1w",))[0]
-    assert "labels" not in plan(output_spaces=("T1w",), atlas="/mine/parcels.nii.gz")[0]
+    assert "segmentation" in plan(output_spaces=("T1w",))[0]
+    assert "segmentation" not in plan(output_spaces=("T1w",), atlas=("/mine/parcels.nii.gz",))[0]
 
 
 def test_a_plan_says_what_is_taken_and_what_is_looked_for(plan):
-    ours, own = plan()[2], plan(atlas="/mine/parcels.nii.gz")[2]
+    ours, own = plan()[2], plan(atlas=("/mine/parcels.nii.gz",))[2]
     assert "taken as given: brain mask, tissue fractions, atlas labels" in ours
     assert "atlas labels" not in own
     assert "vials (2, to be found in the image)" in ours
