@@ -18,12 +18,12 @@ RUNTIME = $(VENV)/.runtime
 DEVELOP = $(VENV)/.develop
 BIN = $(VENV)/bin
 
-.PHONY: help demo data test test-fast lint format types layers docs wheel image venv clean ci
+.PHONY: help demo data test test-fast test-thorough lint format types layers docs wheel image venv clean ci
 
 help:
 	@echo "make data     a real head for the tests, from Debian's mricron-data (make test does it)"
 	@echo "make demo     a phantom study with known concentrations, processed; recovered against true values"
-	@echo "make test     the whole test suite (test-fast: without the slow ones)"
+	@echo "make test     the test suite (test-fast: without the slow ones; test-thorough: with many more heads)"
 	@echo "make lint     style;  make format mends what can be mended"
 	@echo "make types    static types"
 	@echo "make layers   each room imports only from the rooms below"
@@ -39,10 +39,13 @@ demo: $(RUNTIME)
 	$(BIN)/sodium-prep-tools demo demo
 
 test: $(DEVELOP) data
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not thorough"
+
+test-thorough: $(DEVELOP) data
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(DEVELOP) data
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not thorough"
 
 data:
 	@test -f $(MRICRON_TEMPLATES)/ch2.nii.gz || { mkdir -p .data && cd .data && rm -rf mricron *.deb \

@@ -41,8 +41,8 @@ def test_known_bias_is_removed_for_registration():
     ("turn_deg", "shift_mm", "bias"),
     [
         (15, (12, -12, 10), 0.3),
-        pytest.param(-40, (0, 0, 0), 0.4, marks=pytest.mark.slow),
-        pytest.param(30, (-15, 20, -10), 0.0, marks=pytest.mark.slow),
+        pytest.param(-40, (0, 0, 0), 0.4, marks=pytest.mark.thorough),
+        pytest.param(30, (-15, 20, -10), 0.0, marks=pytest.mark.thorough),
     ],
 )
 def test_brain_of_a_displaced_head(turn_deg, shift_mm, bias):
@@ -59,7 +59,7 @@ def test_brain_of_a_displaced_head(turn_deg, shift_mm, bias):
     assert np.median(errors) < 2.0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_brain_whose_top_is_cut_off():
     head = make_head(3.0, noise=0.03, seed=3)
     last = int(np.flatnonzero(head.brain.any(axis=(0, 1)))[-1]) - 7
@@ -68,7 +68,7 @@ def test_brain_whose_top_is_cut_off():
     assert any("% of the brain only" in note for note in found.notes)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_lesion_stays_part_of_the_brain():
     head = make_head(3.0, noise=0.03, seed=4)
     where = apply_affine(head.affine, np.argwhere(np.ones(head.t1w.shape)))
@@ -115,7 +115,7 @@ def colin_brain():
     return filled, brain > 60
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_brain_of_colin27():
     image, affine = colin27()
     brain, tissue = colin_brain()
@@ -124,7 +124,7 @@ def test_brain_of_colin27():
     assert found.notes == ()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_brain_of_colin27_tilted_shaded_noisy_in_thick_slices():
     image, affine = colin27()
     rng = np.random.default_rng(1)

@@ -132,7 +132,7 @@ def test_the_session_that_contradicts_the_others_is_named(two):
         check_sessions(odd, ["ses-a", "ses-b", "ses-c"])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [3, 5])
 def test_many_sessions_are_put_together(count):
     heads = sessions(count, 3.0)

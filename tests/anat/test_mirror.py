@@ -74,7 +74,7 @@ def test_noise_has_no_side(head):
     assert check_same_side(head.t1w, head.affine, noise, head.affine, head.brain).mirrored is None
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_colin27_both_ways():
     image, affine = colin27()
     mask, _ = colin27("ch2bet")
