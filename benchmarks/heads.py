@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +37,19 @@ from sodium_prep.errors import InputError
 from tests.anat.colin import colin27
 from tests.anat.heads import dice, smooth_bias
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Vector = tuple[float, float, float]
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Matrix = NDArray[np.float64]
+
+ACROSS_MM = ((-93.0, 93.0), (-93.0, 93.0), (-112.0, 112.0))
+UP_MM = (-112.0, 112.0)
+"""What the sheet shows of the axial, coronal and sagittal plane, mm from the centre of the brain."""
+BESIDE_MIDLINE_MM = 6.0
+PIXELS_PER_MM, COLUMNS, GAP, TITLE, COLOURS = 0.75, 3, 12, 22, 96
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,16 @@ class Outcome:
     cpu_own_s: float
     memory_gb: float
     notes: str
+
+
+class Plane(NamedTuple):
+    """A slice of image, mask found and reference (up, across), and the places of its voxels in mm from the brain."""
+
+    grey: Image
+    found: Image
+    brain: Image
+    across_mm: NDArray[np.float64]
+    up_mm: NDArray[np.float64]
 
 
 class Case(NamedTuple):
@@ -132,7 +151,7 @@ def resampled(grid: Matrix, shape: tuple[int, int, int], move: Matrix | None = N
     voxel_mm = np.linalg.norm(grid[:3, :3], axis=0)
     to_voxel = np.linalg.inv(head.affine) @ np.linalg.inv(np.eye(4) if move is None else move) @ grid
 
-    def carried(part: NDArray) -> Image:
+    def carried(part: NDArray[Any]) -> Image:
         part = part.astype(np.float32)
         if voxel_mm.max() > 1.2:
             part = ndimage.gaussian_filter(part, np.sqrt(np.maximum(voxel_mm**2 - 1, 0) / 12))
@@ -147,12 +166,12 @@ def noisy(image: Image, sd: float, rng: np.random.Generator) -> Image:
     return np.hypot(real, sd * rng.standard_normal(image.shape)).astype(np.float32)
 
 
-def turned(*turn_deg: float, shift_mm: Vector = (0, 0, 0)) -> Head:
+def turned(turn_deg: Vector, shift_mm: Vector = (0, 0, 0)) -> Head:
     grid = straight_grid((1, 1, 1), (-127, -143, -117))
     return resampled(grid, (256, 256, 256), motion(turn_deg, shift_mm))
 
 
-def off_centre(*shift_mm: float, turn_deg: Vector = (0, 0, 0)) -> Head:
+def off_centre(shift_mm: Vector, turn_deg: Vector = (0, 0, 0)) -> Head:
     """A head far from the origin of the world; the field of view follows it for the most part."""
     grid = straight_grid((1, 1, 1), np.array([-127, -143, -117]) + 0.8 * np.array(shift_mm))
     return resampled(grid, (256, 256, 256), motion(turn_deg, shift_mm))
@@ -169,12 +188,12 @@ def with_neck() -> Head:
     slab = ndimage.gaussian_filter(head.t1w[:, :, :4].mean(axis=2), 1)
     below = np.empty((*slab.shape, slices), np.float32)
     for depth in range(slices):
-        widening = 0.9 * np.clip((depth - 40) / 40, 0, 1)
-        zoom = 1 / np.array([1 + widening, 1 + 0.3 * widening])
+        wider = 1 + 0.9 * np.clip((depth - 40) / 40, 0, 1)
+        zoom = 1 / np.array([wider, 1 + 0.3 * (wider - 1)])
         middle = np.array(slab.shape) / 2
         below[:, :, slices - 1 - depth] = ndimage.affine_transform(slab, np.diag(zoom), middle * (1 - zoom), order=1)
 
-    def extended(part: NDArray, low: NDArray) -> NDArray:
+    def extended(part: NDArray[Any], low: NDArray[Any]) -> NDArray[Any]:
         return np.pad(np.concatenate([low, part], axis=2), ((40, 40), (20, 20), (0, 20)))
 
     affine = head.affine.copy()
@@ -223,7 +242,7 @@ def lateral_ventricles() -> Mask:
 
 
 def atrophied() -> Head:
-    """Brain smaller by 6 % in a skull that stays, ventricles wider by 3 mm; the fluid around it is brain still."""
+    """Brain narrower by 6 % in a skull that stays, ventricles wider by 3 mm; the fluid around it is brain still."""
     head = colin()
     voxels = np.stack(np.meshgrid(*map(np.arange, head.t1w.shape), indexing="ij"), axis=-1).astype(np.float32)
     centre = np.array(ndimage.center_of_mass(head.brain))
@@ -288,13 +307,13 @@ def without_background() -> Head:
 
 CASES = {
     "plain": Case("Colin27", colin),
-    "tilt_x40": Case("nose up by 40°", partial(turned, 40, 0, 0)),
-    "tilt_x-40": Case("nose down by 40°", partial(turned, -40, 0, 0)),
-    "tilt_y40": Case("to the side by 40°", partial(turned, 0, 40, 0)),
-    "tilt_z40": Case("turned by 40°", partial(turned, 0, 0, 40)),
-    "tilt_all": Case("turned about all axes", partial(turned, 25, -20, 25, shift_mm=(20, 10, -10))),
-    "offset60": Case("60 mm off centre", partial(off_centre, 35, -35, 35)),
-    "offset60b": Case("60 mm off, turned", partial(off_centre, -20, 40, -40, turn_deg=(10, 5, -8))),
+    "tilt_x40": Case("nose up by 40°", partial(turned, (40, 0, 0))),
+    "tilt_x-40": Case("nose down by 40°", partial(turned, (-40, 0, 0))),
+    "tilt_y40": Case("to the side by 40°", partial(turned, (0, 40, 0))),
+    "tilt_z40": Case("turned by 40°", partial(turned, (0, 0, 40))),
+    "tilt_all": Case("turned about all axes", partial(turned, (25, -20, 25), (20, 10, -10))),
+    "offset60": Case("60 mm off centre", partial(off_centre, (35, -35, 35))),
+    "offset60b": Case("60 mm off, turned", partial(off_centre, (-20, 40, -40), (10, 5, -8))),
     "neck": Case("neck and shoulders", with_neck),
     "cut_top": Case("top 20 mm cut off", partial(cut_off, 2, high=20)),
     "cut_low": Case("bottom 25 mm cut off", partial(cut_off, 2, low=25)),
@@ -323,22 +342,129 @@ class Memory(logging.Handler):
         self.gb: list[float] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.gb.append(record.args[2])
+        if isinstance(record.args, tuple):
+            _step, _cpu_s, memory_gb = record.args
+            self.gb.append(float(str(memory_gb)))
+
+
+def score(mask: Mask, head: Head) -> tuple[float, float]:
+    """Dice coefficient, and share of the tissue that the mask holds."""
+    return float(dice(mask, head.brain)), float(head.tissue[mask].sum() / head.tissue.sum())
 
 
 def measure(head: Head, work_mm: float) -> Outcome:
     logger, memory = logging.getLogger("sodium_prep.anat.jobs"), Memory()
     logger.setLevel(logging.INFO)
     logger.addHandler(memory)
+    template, mask, overlap, share = load_template(), None, float("nan"), float("nan")
     before = os.times()
-    mask, notes = None, ""
     try:
-        found = extract_brain(head.t1w, head.affine, load_template(), lesion=head.lesion, work_mm=work_mm)
+        found = extract_brain(head.t1w, head.affine, template, lesion=head.lesion, work_mm=work_mm)
         mask, notes = found.brain_mask, "; ".join(found.notes)
+        overlap, share = score(mask, head)
     except InputError as refusal:
         notes = f"refused: {refusal}"
-    finally:
-        logger.removeHandler(memory)
-    own, _, programs, _ = (sum(pair) for pair in cpu_since(before))
-    overlap, share = score(mask, head)
-    return Outcome(mask, overlap, share, programs, own, max(memory.gb, default=0.0), notes)
+    after = os.times()
+    logger.removeHandler(memory)
+    own, own_system, programs, programs_system = (end - start for start, end in zip(before[:4], after[:4], strict=True))
+    largest = max(memory.gb, default=0.0)
+    return Outcome(mask, overlap, share, programs + programs_system, own + own_system, largest, notes)
+
+
+def planes(head: Head, mask: Mask | None) -> list[Plane]:
+    """Axial, coronal and sagittal slices through the brain, along the axes of the image."""
+    import nibabel as nib
+
+    def upright(data: NDArray[Any]) -> nib.Nifti1Image:
+        return nib.as_closest_canonical(nib.Nifti1Image(data.astype(np.float32), head.affine))
+
+    image, brain = upright(head.t1w), np.asarray(upright(head.brain).dataobj)
+    found = np.zeros_like(brain) if mask is None else np.asarray(upright(mask).dataobj)
+    grey = np.asarray(image.dataobj)
+    grey = np.clip(grey / (1.1 * np.percentile(grey[brain > 0], 99.5)), 0, 1)
+    voxel_mm = np.linalg.norm(image.affine[:3, :3], axis=0)
+    centre = np.argwhere(brain).mean(axis=0)
+    out = []
+    for axis, across, up in ((2, 0, 1), (1, 0, 2), (0, 1, 2)):
+        # The plane between the hemispheres shows fluid and falx rather than brain.
+        at = round(centre[axis] + (BESIDE_MIDLINE_MM / voxel_mm[0] if axis == 0 else 0))
+        places = tuple((np.arange(brain.shape[a]) - centre[a]) * voxel_mm[a] for a in (across, up))
+        out.append(Plane(*(np.take(part, at, axis).T for part in (grey, found, brain)), *places))
+    return out
+
+
+def draw_sheet(path: Path, heads: Sequence[tuple[str, Sequence[Plane]]]) -> None:
+    """Write titled heads, each of three planes, to a PNG with a palette."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image as Picture
+
+    each = sum(high - low for low, high in ACROSS_MM) * PIXELS_PER_MM + GAP
+    tall = (UP_MM[1] - UP_MM[0]) * PIXELS_PER_MM
+    columns = min(COLUMNS, len(heads))
+    width, height = columns * each - GAP, -(-len(heads) // columns) * (tall + TITLE)
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    for number, (title, slices) in enumerate(heads):
+        row, column = divmod(number, columns)
+        left, bottom = column * each, height - (row + 1) * (tall + TITLE)
+        figure.text(left / width, (bottom + tall + 5) / height, title, fontsize=9)
+        for plane, window in zip(slices, ACROSS_MM, strict=True):
+            wide = (window[1] - window[0]) * PIXELS_PER_MM
+            axes = figure.add_axes(
+                (left / width, bottom / height, (wide - 1) / width, tall / height), facecolor="black"
+            )
+            draw_plane(axes, plane, window)
+            left += wide
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Picture.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(COLOURS, Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE).save(path, optimize=True)
+
+
+def draw_plane(axes: Axes, plane: Plane, window: tuple[float, float]) -> None:
+    across, up = plane.across_mm, plane.up_mm
+    half = (across[1] - across[0]) / 2, (up[1] - up[0]) / 2
+    extent = (across[0] - half[0], across[-1] + half[0], up[0] - half[1], up[-1] + half[1])
+    axes.imshow(plane.grey, cmap="gray", vmin=0, vmax=1, origin="lower", extent=extent, interpolation="antialiased")
+    for part, colour in ((plane.brain, "deepskyblue"), (plane.found, "red")):
+        if part.any():
+            axes.contour(across, up, part, [0.5], colors=colour, linewidths=0.7)
+    axes.set(xlim=window, ylim=UP_MM, xticks=[], yticks=[], aspect="auto")
+    axes.spines[:].set_visible(False)
+
+
+def main(names: Sequence[str], sheet: Path | None, work_mm: float) -> None:
+    print("| case | Dice | tissue | CPU s (programs + own) | GB | notes |")
+    print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
+    heads = []
+    for name in names:
+        case = CASES[name]
+        head = case.make()
+        outcome = measure(head, work_mm)
+        print(
+            f"| {case.title} (`{name}`) | {outcome.dice:.3f} | {100 * outcome.tissue:.1f} %"
+            f" | {outcome.cpu_programs_s:.0f} + {outcome.cpu_own_s:.0f} | {outcome.memory_gb:.2f} | {outcome.notes} |",
+            flush=True,
+        )
+        if sheet:
+            said = "refused" if outcome.mask is None else f"Dice {outcome.dice:.3f}"
+            heads.append((f"{case.title}: {said}", planes(head, outcome.mask)))
+    if sheet:
+        draw_sheet(sheet, heads)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.heads", description="Brain extraction of hard heads")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"all by default: {', '.join(CASES)}")
+    parser.add_argument("--sheet", type=Path, metavar="OUT.png", help="picture of every head with its contours")
+    parser.add_argument("--work-mm", type=float, default=2.0, help="voxel size of the registrations (default: 2)")
+    given = parser.parse_args()
+    if unknown := [name for name in given.cases if name not in CASES]:
+        parser.error(f"no such case: {', '.join(unknown)}")
+    return given
+
+
+if __name__ == "__main__":
+    given = arguments()
+    main(given.cases or list(CASES), given.sheet, given.work_mm)

@@ -58,7 +58,10 @@ def find_spaces(settings: Settings) -> Spaces:
     def space(name: str) -> MapSpace:
         if name == TEMPLATE_NAME:
             return MapSpace(TEMPLATE_NAME)
-        return MapSpace(find_template(name).name, name)
+        found = find_template(name)
+        if found.name == TEMPLATE_NAME:
+            raise UsageError("--output-spaces", f"{name} is the bundled template", f"Give {TEMPLATE_NAME}")
+        return MapSpace(found.name, name)
 
     atlases = [find_atlas(spec) for spec in settings.atlas]
     if not (atlases[0].table["structure"] == "cortex").any():
