@@ -49,7 +49,7 @@ ACROSS_MM = ((-93.0, 93.0), (-93.0, 93.0), (-112.0, 112.0))
 UP_MM = (-112.0, 112.0)
 """What the sheet shows of the axial, coronal and sagittal plane, mm from the centre of the brain."""
 BESIDE_MIDLINE_MM = 6.0
-PIXELS_PER_MM, COLUMNS, GAP, TITLE, COLOURS = 0.75, 3, 12, 22, 96
+PIXELS_PER_MM, COLUMNS, GAP, TITLE, COLOURS = 0.75, 3, 14, 22, 128
 
 
 @dataclass(frozen=True)
@@ -429,7 +429,7 @@ def draw_plane(axes: Axes, plane: Plane, window: tuple[float, float]) -> None:
     axes.imshow(plane.grey, cmap="gray", vmin=0, vmax=1, origin="lower", extent=extent, interpolation="antialiased")
     for part, colour in ((plane.brain, "deepskyblue"), (plane.found, "red")):
         if part.any():
-            axes.contour(across, up, part, [0.5], colors=colour, linewidths=0.7)
+            axes.contour(across, up, part, [0.5], colors=colour, linewidths=0.9)
     axes.set(xlim=window, ylim=UP_MM, xticks=[], yticks=[], aspect="auto")
     axes.spines[:].set_visible(False)
 

@@ -39,7 +39,9 @@ _USUAL_MM = 12.0
 _MOTION_MM = 2.0  # between scans of a session
 _MIRROR_MARGIN = 0.2
 _RESOLUTION_PER_VOXEL = 1.6
-_RIGID = Stage("Rigid[0.1]", "MI[{images},1,32,Regular,0.15]", (200, 100, 30), (4, 2, 1), (2, 1, 0))
+# The contrast brings the start near, so no coarser level is needed; with one, a real 7 T scan went astray.
+_RIGID = Stage("Rigid[0.05]", "MI[{images},1,32,Regular,0.15]", (100, 50), (2, 1), (1, 0))
+_PROTON = Stage("Rigid[0.1]", "MI[{images},1,32,Regular,0.25]", (200, 100, 30), (4, 2, 1), (2, 1, 0))
 _RUNS = Stage("Rigid[0.1]", "GC[{images},1,1,Regular,0.5]", (200, 100, 50), (4, 2, 1), (2, 1, 0))
 
 
@@ -338,7 +340,7 @@ def _register_proton(
     share = coarsen(Volume(brain_mask[box].astype(np.float32), cut.affine), _FIXED_MM).data
     return register_linear(
         "registration of the sodium coil's proton image to T1w", fixed,
-        coarsen(Volume(winsorise(proton.data), np.asarray(proton.affine, np.float64)), _FIXED_MM), [_RIGID],
+        coarsen(Volume(winsorise(proton.data), np.asarray(proton.affine, np.float64)), _FIXED_MM), [_PROTON],
         initial=start, fixed_mask=dilate(share > 0.5, _HEAD_MARGIN_MM, fixed.voxel_mm), settings=settings,
     )  # fmt: skip
 
@@ -372,6 +374,9 @@ def _judge(opinions: Sequence[Opinion], brain: _Brain, contrast_sd: float, notes
         if score[chosen] < _LEAST_FIT or apart < max(_AGREE_MM, 3.0 * _SD_FORMAL * contrast_sd):
             chosen = "proton" if "proton" in found else chosen
     apart_mm = [brain.distance(found[chosen], found[name]) for name in others if name != chosen]
+    if notes:
+        # An opinion that the others outvote tells little of their error.
+        apart_mm = [distance for distance in apart_mm if distance <= 3.0 * min(apart_mm)]
     spread = _SD_SPREAD * float(np.sqrt(np.mean(np.square(apart_mm))))
     terms = [_SD_FLOOR_MM, spread, _SD_FORMAL * contrast_sd]
     if chosen == "proton":

@@ -147,7 +147,7 @@ WHOLE_RUN = {  # how to spoil the data set, further options, exit code, what is 
     "no such participant": (None, ["--participant-label", "99"], 3, "has no participant 99"),
     "no such session": (None, ["--session-label", "9"], 3, "has no session 9"),
     "no such derivatives": (None, ["-d", "x=/no/such/folder"], 2, "x=/no/such/folder: is not a folder"),
-    "no such atlas": (None, ["--atlas", "aal"], 2, "there is no bundled atlas 'aal'"),
+    "no such atlas": (None, ["--atlas", "aal"], 2, "there is no atlas 'aal'"),
     "no such atlas file": (None, ["--atlas", "/no/aal.nii.gz"], 3, "/no/aal.nii.gz: does not exist"),
     "no such protocol": (None, ["--protocol", "/no/such.toml"], 3, "/no/such.toml: does not exist"),
     "no such filter": (None, ["--bids-filter-file", "/no/such.json"], 2, "/no/such.json: cannot be read"),
