@@ -264,6 +264,7 @@ def _add_series(
         spaces=spaces.maps,
         psf_fwhm_mm=settings.psf_fwhm_mm,
         kspace_filter=settings.recon_filter,
+        ignore_sides="sides" in settings.ignore,
         seed=settings.random_seed,
         n_threads=settings.omp_nthreads,
     )

@@ -96,6 +96,7 @@ def init_series_wf(
     spaces: Sequence[MapSpace],
     psf_fwhm_mm: float | None = None,
     kspace_filter: str = "none",
+    ignore_sides: bool = False,
     seed: int = 42,
     n_threads: int = 1,
 ) -> Any:
@@ -115,6 +116,8 @@ def init_series_wf(
         A Gaussian PSF in place of the computed one.
     kspace_filter
         Window of our own reconstruction.
+    ignore_sides
+        Go on where left and right of sodium seem to be swapped.
     seed, n_threads
         Of the registrations.
 
@@ -142,7 +145,7 @@ def init_series_wf(
     inputnode = Node(IdentityInterface(fields, mandatory_inputs=False), name="inputnode")
     outputnode = Node(IdentityInterface(list(SERIES_OUTPUTS), mandatory_inputs=False), name="outputnode")
     image, reports = _image_chain(workflow, plan, kspace_filter, seed)
-    registered = _registration(workflow, plan, inputnode, image, reports, seed, n_threads)
+    registered = _registration(workflow, plan, inputnode, image, reports, ignore_sides, seed, n_threads)
 
     quant = _quantification(plan, references, estimators, groups, psf_fwhm_mm)
     workflow.connect(registered, "out_file", quant, "transform")
@@ -211,6 +214,7 @@ def _registration(
     inputnode: Any,
     image: Any,
     reports: list[tuple[Any, str]],
+    ignore_sides: bool,
     seed: int,
     n_threads: int,
 ) -> Any:
@@ -222,7 +226,10 @@ def _registration(
 
     if plan.transform is not None:
         return Node(IdentityInterface(["out_file"], out_file=str(plan.transform)), name="given")
-    coreg = Node(sodium.RegisterSodium(seed=seed, n_threads=n_threads), name="coreg", mem_gb=1.0, n_procs=n_threads)
+    register = sodium.RegisterSodium(
+        source=str(plan.files[0]), ignore_sides=ignore_sides, seed=seed, n_threads=n_threads
+    )
+    coreg = Node(register, name="coreg", mem_gb=1.0, n_procs=n_threads)
     if plan.proton is not None:
         coreg.inputs.proton = str(plan.proton)
     workflow.connect(

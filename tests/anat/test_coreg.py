@@ -5,7 +5,6 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
 from sodium_prep.anat import coreg
 from sodium_prep.anat.contrast import ContrastFit, synthetic_maps
@@ -14,37 +13,7 @@ from sodium_prep.anat.greedy import greedy_rigid
 from sodium_prep.anat.jobs import JobSettings, Volume
 from sodium_prep.anat.transforms import apply_affine
 from sodium_prep.errors import ResourceError
-from tests.anat.heads import averaged_parts, make_head, smooth_bias
-
-
-def rigid(rotation_deg, shift_mm):
-    """A turn about the middle of the template brain, and a shift."""
-    centre = np.array([0.0, -18.0, 10.0])
-    move = np.eye(4)
-    move[:3, :3] = Rotation.from_rotvec(np.deg2rad(rotation_deg)).as_matrix()
-    move[:3, 3] = centre + shift_mm - move[:3, :3] @ centre
-    return move
-
-
-def sodium_image(to_sodium, *, seed=0, voxel_mm=4.0, noise=3.0, vials=True):
-    """Sodium of the head: CSF bright inside and around the brain, weak scalp, shading, vials that keep their place."""
-    rng = np.random.default_rng(seed)
-    (gm, wm, csf, _, scalp), affine = averaged_parts(2)
-    distance = ndimage.distance_transform_edt(gm + wm + csf == 0, sampling=2.0)
-    rim = (distance > 0) & (distance < 3)
-    image = ndimage.gaussian_filter(45 * gm + 38 * wm + 140 * csf + 80 * rim + 25 * scalp, 1.2)
-    shape = (round(256 / voxel_mm),) * 3
-    grid = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
-    grid[:3, 3] = np.array([0, -18, 10]) - voxel_mm * (shape[0] - 1) / 2
-    to_voxel = np.linalg.inv(affine) @ np.linalg.inv(to_sodium) @ grid
-    out = ndimage.affine_transform(image, to_voxel, output_shape=shape, order=1)
-    if vials:
-        out[2:6, 44:48, 25:40] += 110
-        out[58:62, 44:48, 25:40] += 60
-    out *= smooth_bias(shape, 0.3, rng)
-    return np.hypot(out + noise * rng.standard_normal(shape), noise * rng.standard_normal(shape)).astype(
-        np.float32
-    ), grid
+from tests.anat.heads import make_head, rigid, sodium_image
 
 
 @lru_cache(maxsize=1)
