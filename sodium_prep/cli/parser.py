@@ -138,7 +138,8 @@ def _add_anatomy(group: argparse._ArgumentGroup) -> None:
         "--ignore",
         nargs="+",
         choices=CHECKS,
-        help="checks that do not end the processing of a participant; sides: left and right against the template",
+        help="checks that do not end the processing of a participant; sides: left and right of the T1w against the "
+        "template, and of sodium against the T1w",
     )
 
 
