@@ -143,11 +143,6 @@ def lost_regions(table: pd.DataFrame, labels: NDArray[np.int32]) -> list[str]:
     return [str(name) for name in table.loc[~table["index"].isin(np.unique(labels)), "name"]]
 
 
-def unlisted_labels(table: pd.DataFrame, labels: NDArray[np.int32]) -> list[int]:
-    """Labels of a subject's own segmentation that a table lacks; their voxels go to neighbours."""
-    return [int(label) for label in np.setdiff1d(labels[labels > 0], table["index"].to_numpy())]
-
-
 def atlas_record(atlas: Atlas) -> dict[str, Any]:
     """What a sidecar and a methods text say of an atlas; what is not known is left out."""
     found = {

@@ -255,11 +255,3 @@ def table_text(table: pd.DataFrame) -> str:
     out = io.StringIO()
     table[list(COLUMNS)].to_csv(out, sep="\t", index=False, lineterminator="\n")
     return out.getvalue()
-
-
-def table_to_records(table: pd.DataFrame) -> list[dict[str, int | str]]:
-    """Rows of a table of labels as plain values."""
-    return [
-        {"index": int(row["index"])} | {column: str(row[column]) for column in COLUMNS[1:]}
-        for row in table.to_dict("records")
-    ]

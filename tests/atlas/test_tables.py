@@ -12,7 +12,6 @@ from sodium_prep.atlas.tables import (
     known_structure,
     read_table,
     table_text,
-    table_to_records,
 )
 from sodium_prep.errors import InputError
 
@@ -130,8 +129,3 @@ def test_tables_survive_their_file(tmp_path):
     path.write_text(table_text(table))
     pd.testing.assert_frame_equal(read_table(path), table)
     assert path.read_text().splitlines()[0] == "\t".join(COLUMNS)
-    records = table_to_records(table)
-    assert records[0] == {
-        "index": 2, "name": "Left-Cerebral-White-Matter", "hemisphere": "L", "tissue": "WM", "structure": "wm",
-    }  # fmt: skip
-    assert type(records[0]["index"]) is int
