@@ -39,13 +39,13 @@ demo: $(RUNTIME)
 	$(BIN)/sodium-prep-tools demo demo
 
 test: $(DEVELOP) data
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not thorough"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not thorough"
 
 test-thorough: $(DEVELOP) data
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(DEVELOP) data
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not thorough"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not thorough"
 
 data:
 	@test -f $(MRICRON_TEMPLATES)/ch2.nii.gz || { mkdir -p .data && cd .data && rm -rf mricron *.deb \

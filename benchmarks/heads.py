@@ -49,7 +49,7 @@ ACROSS_MM = ((-93.0, 93.0), (-93.0, 93.0), (-112.0, 112.0))
 UP_MM = (-112.0, 112.0)
 """What the sheet shows of the axial, coronal and sagittal plane, mm from the centre of the brain."""
 BESIDE_MIDLINE_MM = 6.0
-PIXELS_PER_MM, COLUMNS, GAP, TITLE, COLOURS = 0.75, 3, 14, 22, 128
+PIXELS_PER_MM, COLUMNS, GAP, TITLE, COLOURS = 0.75, 3, 14, 22, 48
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def run_demo(folder: Path, participants: int) -> int:
         )
     work = ["--work-dir", str(folder / "work"), "--nprocs", str(max(1, len(os.sched_getaffinity(0))))]
     print("Processing them (participant level) ...", flush=True)
-    code = run([str(study), str(out), "participant", *work])
+    code = run([str(study), str(out), "participant", "--fast-registration", *work])
     if code == ExitCode.DONE:
         code = run([str(study), str(out), "group", *work])
     if code != ExitCode.DONE:

@@ -91,6 +91,7 @@ def on_template(head, image, found, number):
     return resample_bandlimited(image, head.affine, found.matrices[number], found.template.shape, found.affine)
 
 
+@pytest.mark.thorough
 def test_neither_session_is_the_first():
     heads = sessions(2, 3.0)
     a, b = (midspace._prepare(Volume(head.t1w, head.affine), head.brain, 3.0) for head in heads)

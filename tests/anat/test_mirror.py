@@ -50,6 +50,7 @@ def test_swapped_header_is_detected(head):
     assert "with left and right swapped" in wrong.evidence
 
 
+@pytest.mark.thorough
 def test_symmetric_brain_is_undecidable(head):
     # The head was built around x = 0, so that the mean of both ways round is a symmetric head on a symmetric grid.
     x = head.affine[:3, :3] @ ((np.array(head.t1w.shape) - 1) / 2) + head.affine[:3, 3]

@@ -245,7 +245,7 @@ def test_a_head_cut_off_above_and_below(tmp_path):
     assert found.overlap > 0.9
 
 
-@pytest.mark.parametrize("method", ["greedy", pytest.param("ants", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["greedy", pytest.param("ants", marks=pytest.mark.thorough)])
 def test_a_lesion_does_not_pull_the_template(tmp_path, method):
     head, template = displaced(), load_template()
     centre = apply_affine(MOVE, [-30.0, -20.0, 30.0])

@@ -190,7 +190,7 @@ def test_steps_end_with_a_killed_run(tmp_path, sent):
     script.write_text(
         textwrap.dedent(
             """
-            import sys
+            import signal, sys
             from nipype.interfaces.utility import Function
             from nipype.pipeline.engine import Node, Workflow
             from sodium_prep.workflows.engine import run_workflow
@@ -201,6 +201,7 @@ def test_steps_end_with_a_killed_run(tmp_path, sent):
                 Path(pid_file).write_text(str(os.getpid()))
                 time.sleep(300)
 
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs it in the background
             if __name__ == "__main__":
                 interface = Function(input_names=["pid_file"], output_names=["out"], function=stay)
                 node = Node(interface, name="stay")

@@ -7,8 +7,7 @@ import re
 import pytest
 
 from sodium_prep.phantom.study import make_study
-from tests.shared import shared_path
-from tests.workflows.study import compare, process, rows
+from tests.workflows.study import compare, process
 
 pytestmark = pytest.mark.slow
 
@@ -25,22 +24,3 @@ def test_own_segmentation_stays_within_six_percent(tmp_path):
     assert float(peak[1]) < 3.0
     template = tmp_path / "out/sub-01/anat/sub-01_acq-sodium_space-MNI152NLin6Asym_TSCmap.nii.gz"
     assert template.exists()
-
-
-def test_a_real_scan_without_t1w_and_known_vials(tmp_path):
-    study = shared_path("real")
-    process(study, tmp_path / "out")
-    anat = tmp_path / "out" / "sub-uhf01" / "anat"
-    (table,) = anat.glob("*_tsc.tsv")
-    assert {row["reference"] for row in rows(table)} == {"CSF", "vitreous"}
-    assert {row["estimator"] for row in rows(table)} == {"none"}, "nothing is corrected with an unknown PSF"
-    main = {
-        row["name"]: float(row["tsc"])
-        for row in rows(table)
-        if (row["index"], row["hemisphere"], row["reference"]) == ("n/a", "both", "CSF")
-    }
-    assert main["CSF"] > main["Cortex"] > main["WhiteMatter"]
-    assert 30.0 < main["WhiteMatter"] < 60.0
-    page = (tmp_path / "out" / "sub-uhf01.html").read_text()
-    assert "corrected by the coil pair" in page
-    assert "The point spread function is not known" in page
