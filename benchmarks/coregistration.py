@@ -1,6 +1,6 @@
 """Errors of the registration of sodium to T1w on simulated heads of known place.
 
-Usage: python benchmarks/coregistration.py [ORDINARY [STRESS]]   (60 and 40 cases by default)
+Usage: OMP_NUM_THREADS=1 python -m benchmarks.coregistration [ORDINARY [STRESS]]   (60 and 40 cases by default)
 
 Heads are the template head of the tests and, where Debian's mricron-data is installed (``MRICRON_TEMPLATES`` names its
 folder), Colin27. The sodium image has 3 mm nominal resolution, the point spread function of a density-adapted radial

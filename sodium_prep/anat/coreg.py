@@ -37,7 +37,7 @@ _LEAST_FIT = 0.65
 _SD_FLOOR_MM, _SD_SPREAD, _SD_FORMAL = 0.15, 1.0, 3.0
 _USUAL_MM = 12.0
 _MOTION_MM = 2.0  # between scans of a session
-_MIRROR_MARGIN = 0.2
+_CLEAR_MARGIN = 0.2  # of logarithms of unexplained variance
 _RESOLUTION_PER_VOXEL = 1.6
 # The contrast brings the start near, so no coarser level is needed; with one, a real 7 T scan went astray.
 _RIGID = Stage("Rigid[0.05]", "MI[{images},1,32,Regular,0.15]", (100, 50), (2, 1), (1, 0))
@@ -217,7 +217,7 @@ def register_sodium(
     )
     verdict = _judge(opinions, brain, contrast_sd, notes)
     margin = fit.mirror_margin(contrast)
-    mirrored = margin < 0.0 if abs(margin) > _MIRROR_MARGIN else None
+    mirrored = margin < 0.0 if abs(margin) > _CLEAR_MARGIN else None
     if mirrored:
         notes.append("The sodium image fits this head better with left and right swapped.")
     score = Similarity(brain.fixed, brain.near, moving)
@@ -368,7 +368,9 @@ def _judge(opinions: Sequence[Opinion], brain: _Brain, contrast_sd: float, notes
         notes.append(f"The sodium image hardly looks like this head (correlation {score[chosen]:.2f}).")
     others = [*programs, "contrast"]
     if notes:
-        chosen = max(others, key=score.__getitem__)
+        # The contrast is foretold, and judges itself: it is taken only where both programs have clearly gone astray.
+        if _margin(score["contrast"], score[chosen]) > _CLEAR_MARGIN:
+            chosen = "contrast"
         # A sodium image that hardly shows the head, or differs within its own error, cannot gainsay the proton image.
         apart = brain.distance(found.get("proton"), found["contrast"])
         if score[chosen] < _LEAST_FIT or apart < max(_AGREE_MM, 3.0 * _SD_FORMAL * contrast_sd):
@@ -382,6 +384,11 @@ def _judge(opinions: Sequence[Opinion], brain: _Brain, contrast_sd: float, notes
     if chosen == "proton":
         terms = [_SD_FLOOR_MM, min(apart, _MOTION_MM)]
     return _Verdict(found[chosen], chosen, disagreement, float(np.linalg.norm(terms)))
+
+
+def _margin(correlation: float, other: float) -> float:
+    """Logarithm of the variance that the other leaves unexplained over that of the first."""
+    return float(np.log((1.0 - other**2) / max(1.0 - correlation**2, 1e-9)))
 
 
 def _motion(matrix: Matrix, centre_mm: Matrix) -> tuple[float, float]:

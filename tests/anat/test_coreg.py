@@ -114,6 +114,21 @@ def test_a_program_gone_astray_is_outvoted_and_flagged(monkeypatch):
     assert error_mm(found.sodium_to_t1w, move) < 2 * found.sd_mm
 
 
+@pytest.mark.parametrize(("score", "chosen"), [(0.79, "ants"), (0.90, "contrast")])
+def test_the_contrast_judges_but_is_taken_only_where_it_is_clearly_better(score, chosen):
+    brain, _ = coreg._prepare(Volume(head().t1w, head().affine), head().brain, None)
+    opinions = []
+    for name, shift_mm, correlation in (("ants", 0.0, 0.76), ("greedy", 1.3, 0.75), ("contrast", 3.2, score)):
+        matrix = np.eye(4)
+        matrix[2, 3] = shift_mm
+        opinions.append(coreg.Opinion(name, matrix, correlation, shift_mm, 0.0))
+    notes = []
+    verdict = coreg._judge(opinions, brain, 0.1, notes)
+    assert verdict.chosen == chosen
+    assert len(notes) == 2
+    assert verdict.sd_mm > 1.0
+
+
 def test_a_program_that_fails_is_done_without(monkeypatch):
     move = rigid([3, -2, 4], [3, -4, 5])
     monkeypatch.setattr(coreg, "greedy_rigid", broken)
