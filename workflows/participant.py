@@ -272,7 +272,8 @@ def _add_series(
     save = Node(
         SaveScan(
             sources=[*used, str(inputs.anat.path)], acq=plan.acq, suffix=plan.suffix, rec=plan.rec,
-            acquisition=plan.acquisition, spaces=[space.label for space in spaces.maps], **_saving(settings, inputs),
+            acquisition=plan.acquisition, spaces=[space.label for space in spaces.maps],
+            groups=list(settings.groups), **_saving(settings, inputs),
         ),
         name=f"save_{plan.name}",
         mem_gb=0.5,

@@ -93,6 +93,12 @@ def _three_classes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(centres)
 
 
+def fit_margin(correlation: float, other: float) -> float:
+    """Logarithm of the variance that another fit leaves unexplained over that of this; negative if it is better."""
+    left, left_by_other = (max(1.0 - value**2, 1e-9) for value in (correlation, other))
+    return float(np.log(left_by_other / left))
+
+
 class ContrastFit:
     """Least-squares fit of the synthetic maps to a sodium image, as a function of its place.
 
@@ -146,8 +152,7 @@ class ContrastFit:
         mirror = np.eye(4)
         mirror[0, 0], mirror[0, 3] = -1.0, 2.0 * self.centre_mm[0]
         starts = (sodium_to_t1w, mirror @ sodium_to_t1w)
-        left = [1.0 - level.correlation(level.refine(start)) ** 2 for start in starts]
-        return float(np.log(max(left[1], 1e-9) / max(left[0], 1e-9)))
+        return fit_margin(*(level.correlation(level.refine(start)) for start in starts))
 
     def search(self, centres_mm: Sequence[Matrix]) -> tuple[list[Matrix], int]:
         """Try many starts: turns about the axes with each of some points laid on the centre of the brain.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sodium_prep.anat.ants import Stage, register_linear
 from sodium_prep.anat.brain import head_mask
-from sodium_prep.anat.contrast import ContrastFit, synthetic_maps
+from sodium_prep.anat.contrast import ContrastFit, fit_margin, synthetic_maps
 from sodium_prep.anat.greedy import greedy_rigid
 from sodium_prep.anat.grids import coarsen, crop, dilate, winsorise
 from sodium_prep.anat.jobs import JobSettings, Volume
@@ -369,7 +369,7 @@ def _judge(opinions: Sequence[Opinion], brain: _Brain, contrast_sd: float, notes
     others = [*programs, "contrast"]
     if notes:
         # The contrast is foretold, and judges itself: it is taken only where both programs have clearly gone astray.
-        if _margin(score["contrast"], score[chosen]) > _CLEAR_MARGIN:
+        if fit_margin(score["contrast"], score[chosen]) > _CLEAR_MARGIN:
             chosen = "contrast"
         # A sodium image that hardly shows the head, or differs within its own error, cannot gainsay the proton image.
         apart = brain.distance(found.get("proton"), found["contrast"])
@@ -384,11 +384,6 @@ def _judge(opinions: Sequence[Opinion], brain: _Brain, contrast_sd: float, notes
     if chosen == "proton":
         terms = [_SD_FLOOR_MM, min(apart, _MOTION_MM)]
     return _Verdict(found[chosen], chosen, disagreement, float(np.linalg.norm(terms)))
-
-
-def _margin(correlation: float, other: float) -> float:
-    """Logarithm of the variance that the other leaves unexplained over that of the first."""
-    return float(np.log((1.0 - other**2) / max(1.0 - correlation**2, 1e-9)))
 
 
 def _motion(matrix: Matrix, centre_mm: Matrix) -> tuple[float, float]:

@@ -6,7 +6,6 @@ the statistic is a difference between the two, so that swapping the header chang
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy import ndimage
 
 from sodium_prep.anat.ants import Stage, register_linear
 from sodium_prep.anat.bias_n4 import registration_bias
-from sodium_prep.anat.grids import coarsen, crop, dilate, erode, winsorise
+from sodium_prep.anat.grids import coarsen, crop, dilate, erode
 from sodium_prep.anat.jobs import JobSettings, Volume
 from sodium_prep.anat.transforms import apply_affine
 from sodium_prep.atlas.bundled import Template
@@ -26,12 +25,10 @@ _GRID_MM = 2.0
 _MARGIN_MM = 8.0
 _SMOOTH_MM = 4.0
 _AFFINE = Stage("Affine[0.1]", "MI[{images},1,32,Regular,0.25]", (100, 50), (4, 2), (2, 1))
-_RIGID = Stage("Rigid[0.1]", "GC[{images},1,1,Regular,0.25]", (200, 100), (4, 2), (2, 1))
 _SURE, _LEAST = 0.25, 0.3
 """Margin between the two hypotheses, and correlation of the better one, that a verdict needs. Measured: 0.39 on one
 real T1w (Colin27), 0.76 on a head made by deforming the template, but -0.16, the wrong sign if its header is right, on
 a proton-density-like image at 7 T. How the margin varies between people is not known."""
-_SURE_SAME_HEAD, _LEAST_SAME_HEAD = 0.1, 0.7
 _MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
@@ -94,52 +91,8 @@ def check_handedness(
         f"the asymmetry of the brain correlates {scores[0]:+.2f} with that of the template as the header has it, "
         f"{scores[1]:+.2f} with left and right swapped"
     )
-    return Handedness(_verdict(scores, _SURE, _LEAST), score, evidence)
-
-
-def check_same_side(
-    image: NDArray[np.float32],
-    affine: Matrix,
-    other: NDArray[np.float32],
-    other_affine: Matrix,
-    brain_mask: NDArray[np.bool_],
-    *,
-    settings: JobSettings | None = None,
-) -> Handedness:
-    """Tell whether one of two images of the same head is the mirror image of the other.
-
-    Parameters
-    ----------
-    image, other : (X, Y, Z), (X', Y', Z')
-        Two images of one head, of like contrast; the head may have moved between them.
-    affine, other_affine : (4, 4)
-        Voxel to RAS mm.
-    brain_mask : (X, Y, Z) bool
-        The brain, on the grid of ``image``.
-    """
-    settings = settings or JobSettings()
-    cut, box = crop(Volume(winsorise(image), affine), brain_mask, _MARGIN_MM)
-    fixed = coarsen(cut, _GRID_MM)
-    inside = coarsen(Volume(brain_mask[box].astype(np.float32), cut.affine), _GRID_MM).data > 0.5
-    moving = coarsen(Volume(winsorise(other), other_affine), _GRID_MM)
-    centre = apply_affine(fixed.affine, np.argwhere(inside).mean(axis=0))
-    back = np.eye(4)
-    back[0, 3] = 2.0 * centre[0]
-    scores = []
-    for volume, start in ((moving, np.eye(4)), (_reflected(moving), back)):
-        found = register_linear(
-            "check of left and right", fixed, volume, [_RIGID], initial=start, fixed_mask=inside, settings=settings
-        )
-        sampled = _sample(volume, found, apply_affine(fixed.affine, np.argwhere(inside)))
-        scores.append(_correlation(fixed.data[inside], sampled))
-    score = scores[0] - scores[1]
-    evidence = f"the two images correlate {scores[0]:.3f} as their headers have them, {scores[1]:.3f} with one mirrored"
-    return Handedness(_verdict(scores, _SURE_SAME_HEAD, _LEAST_SAME_HEAD), score, evidence)
-
-
-def _verdict(scores: Sequence[float], margin: float, least: float) -> bool | None:
-    as_is, swapped = scores
-    return swapped > as_is if abs(as_is - swapped) > margin and max(scores) > least else None
+    mirrored = score < 0.0 if abs(score) > _SURE and max(scores) > _LEAST else None
+    return Handedness(mirrored, score, evidence)
 
 
 def _corrected_brain(

@@ -148,6 +148,7 @@ class SaveScan(_Save):
         contrast = traits.Str(mandatory=True)
         atlases = traits.List(traits.Str, mandatory=True)
         atlas_record = File(exists=True, mandatory=True)
+        groups = traits.List(traits.Str, desc="presets of groups of regions")
         acquisition = traits.Dict(mandatory=True)
         sodium = File(exists=True, mandatory=True)
         transform = File(exists=True, mandatory=True)
@@ -162,6 +163,7 @@ class SaveScan(_Save):
         figures = traits.List(File(exists=True), desc="named <section>.svg")
 
     def _run_interface(self, runtime: Any) -> Any:
+        from sodium_prep.atlas.groups import group_records, groups_of
         from sodium_prep.bids.outputs import json_beside, write_json, write_tsv
         from sodium_prep.regional.summary import CALIBRATION_COLUMNS
         from sodium_prep.regional.table import TABLE_COLUMNS
@@ -183,6 +185,7 @@ class SaveScan(_Save):
         table = names.table(acq, None, atlas_label(inputs.atlases))
         self._copy(table, inputs.table)
         sources = {"Methods": method, "Atlases": load_json(inputs.atlas_record)["atlases"]}
+        sources["Groups"] = group_records(groups_of(inputs.groups))
         self._written.append(write_json(json_beside(table), TABLE_COLUMNS | sources))
         lines = names.calibration(acq)
         self._written.append(write_tsv(lines, calibration["references"], list(CALIBRATION_COLUMNS)))

@@ -21,10 +21,10 @@ _COMPARED: Final = {"registrationsecond": "registration", "templateaffine": "tem
 _PROGRAMS: Final = {
     "ants": "ANTs, mutual information",
     "greedy": "Greedy, normalised mutual information",
-    "contrast": "Sodium contrast foretold from the T1w image",
+    "contrast": "Sodium contrast foretold from the anatomy",
     "proton": "By way of the coil's proton image",
 }
-_LINES: Final = "Lines come from the T1w image and must fit the picture beneath them."
+_LINES: Final = "Lines come from the anatomical image and must fit the picture beneath them."
 
 
 def alignment_figures(images: Mapping[str, Placed | None], facts: Mapping[str, Any]) -> dict[str, ReportFigure]:
@@ -61,8 +61,8 @@ def alignment_figures(images: Mapping[str, Placed | None], facts: Mapping[str, A
             moved = None if own is None or another is None else _moved_mask(brain, affine, own, another)
             both = figures.fit_contours(affine, brain, wm, csf, lesion=lesion, moved_mask=moved)
             svg = figures.fit(image, affine, both, extent=brain, through=lesion)
-            alt = f"Sodium image placed by {label}, with brain mask, white matter and ventricles of the T1w image."
-            add(name, "registration", "Sodium under the lines of T1w", _LINES, svg, alt, label)
+            alt = f"Sodium image placed by {label}, with brain mask, white matter and ventricles."
+            add(name, "registration", "Sodium under the lines of the anatomy", _LINES, svg, alt, label)
     extra = "" if lesion is None else " The lesion has no tissue."
     add("tissues", "tissues", "Tissue fractions", f"Borders at one half.{extra}",
         figures.tissue_maps(t1w, affine, {"GM": gm, "WM": wm, "CSF": csf}, brain_mask=brain, lesion=lesion),
@@ -74,10 +74,10 @@ def alignment_figures(images: Mapping[str, Placed | None], facts: Mapping[str, A
         image = _optional(images, key)
         if image is not None:
             svg = figures.fit(image, affine, lines, extent=brain, through=lesion, white=1.5)
-            alt = f"Template brought to T1w by {label}, with brain mask, white matter and ventricles of the T1w image."
-            add(name, "template", "Template under the lines of T1w", _LINES, svg, alt, label)
-    add("atlas", "atlas", "Atlas regions on T1w", "On the T1w image. The colours only separate neighbours.",
-        figures.atlas_outlines(t1w, labels, affine), "Borders of the atlas regions on the T1w image.")  # fmt: skip
+            alt = f"Template brought to the anatomy by {label}, with brain mask, white matter and ventricles."
+            add(name, "template", "Template under the lines of the anatomy", _LINES, svg, alt, label)
+    add("atlas", "atlas", "Atlas regions on the anatomy", "The colours only separate neighbours.",
+        figures.atlas_outlines(t1w, labels, affine), "Borders of the atlas regions on the anatomy.")  # fmt: skip
     add("atlassodium", "atlas", "Atlas regions on sodium", "The same on the sodium image.",
         figures.atlas_outlines(sodium, labels, affine, title="Atlas regions on sodium"),
         "Borders of the atlas regions on the sodium image.")  # fmt: skip
@@ -267,7 +267,7 @@ def _opinions(opinions: Sequence[Mapping[str, Any]]) -> PrintedTable:
     ]
     caption = (
         "Estimates of where the sodium image lies: how far each moved it against the headers, and how well it then "
-        "correlates with the contrast foretold from the tissues of the T1w image (0 to 1), which decides between them."
+        "correlates with the contrast foretold from the tissues (0 to 1), which decides between them."
     )
     return PrintedTable("", caption, ["Registration", "Shift", "Rotation", "Correlation", "Verdict"], rows)
 

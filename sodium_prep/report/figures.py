@@ -52,7 +52,7 @@ def tsc_on_t1w(
     brain_mask: ArrayLike | None = None,
     vmin_mM: float = 0.0,
     vmax_mM: float = 150.0,
-    title: str = "Total sodium concentration on T1w",
+    title: str = "Total sodium concentration on the anatomy",
     n_slices: int = 6,
 ) -> str:
     """Concentration over the T1w image, with the borders of the tissues.
@@ -184,7 +184,7 @@ def tissue_maps(
     *,
     brain_mask: ArrayLike | None = None,
     lesion: ArrayLike | None = None,
-    title: str = "Tissue fractions and brain mask on T1w",
+    title: str = "Tissue fractions and brain mask on the anatomy",
     n_slices: int = FIT_SLICES,
 ) -> str:
     """Tissue fractions (at one half), brain mask and lesion on the T1w image.
@@ -219,7 +219,7 @@ def atlas_outlines(
     labels: ArrayLike,
     affine: ArrayLike,
     *,
-    title: str = "Atlas regions on T1w",
+    title: str = "Atlas regions on the anatomy",
     n_slices: int = 6,
 ) -> str:
     """Borders of all atlas regions on the T1w image, or any other on its grid; colours only separate neighbours.

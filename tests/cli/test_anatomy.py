@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -110,6 +111,9 @@ def test_groups_and_an_atlas_laid_over_another(root, tmp_path):
     for name in ("FrontTract", "ADSignature", "MedialTemporal", "MotorCortex", "CorpusCallosum", "Cortex"):
         assert any(key[0] == name for key in values), name
     assert not any(key[0] == "FrontalLobe" for key in values)
+    groups = {group["Name"]: group for group in json.loads(table.with_suffix(".json").read_text())["Groups"]}
+    assert "precentral" in str(groups["MotorCortex"]["Parts"])
+    assert "FrontalLobe" not in groups
     before = _values(root / "out" / TABLE.format("01"))
     same = [("Cortex", "both"), ("Hippocampus", "L"), ("CSF", "both"), ("ctx-lh-precentral", "L")]
     assert {key: values[key] for key in same} == pytest.approx({key: before[key] for key in same}, rel=0.01)

@@ -63,7 +63,7 @@ def test_everything_that_was_given_is_on_the_page(images):
     for pair in pairs:
         assert pair.before.svg != pair.after.svg
     assert [f.title for f in scan.figures if f.section == "atlas"] == [
-        "Atlas regions on T1w",
+        "Atlas regions on the anatomy",
         "Atlas regions on sodium",
     ]
     assert scan.tables["registration"].rows == [

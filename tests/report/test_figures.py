@@ -14,7 +14,6 @@ from sodium_prep.report import figures
 from sodium_prep.report.layout import place_slices, slice_columns
 from sodium_prep.report.mosaic import mosaic
 from sodium_prep.report.plots import _fwhm
-from sodium_prep.report.sheet import contact_sheet
 
 AFFINE = np.array([[3.0, 0, 0, -75], [0, 3.0, 0, -87], [0, 0, 3.0, -69], [0, 0, 0, 1]])
 
@@ -43,7 +42,6 @@ def _all_figures(head):
     return {
         "tsc": figures.tsc_on_t1w(t1w, t1w / 2, AFFINE, tissues=tissues, brain_mask=mask),
         "fit": figures.fit(t1w, AFFINE, figures.fit_contours(AFFINE, mask, tissues["WM"], tissues["GM"]), extent=mask),
-        "sheet": contact_sheet([("<a>", t1w, AFFINE, [(mask, "#FFFFFF", "brain")])] * 2, title="Heads"),
         "tissues": figures.tissue_maps(t1w, AFFINE, tissues, brain_mask=mask),
         "atlas": figures.atlas_outlines(t1w, labels, AFFINE),
         "residual": figures.residual(t1w, np.random.default_rng(1).normal(size=t1w.shape), AFFINE),
