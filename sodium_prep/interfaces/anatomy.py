@@ -210,7 +210,7 @@ class CorrectBias(Step):
 
         data, affine = load_image(self.inputs.in_file)
         brain = load_mask(self.inputs.brain_mask)
-        bias = registration_bias(data, affine, brain, settings=_settings(self.inputs))
+        bias = registration_bias(data, affine, brain, rough=self.inputs.sloppy, settings=_settings(self.inputs))
         save_image(self.out_path("unbiased", "unbiased.nii"), data / bias, affine)
         return runtime
 

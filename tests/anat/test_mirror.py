@@ -37,6 +37,7 @@ def head():
     return make_head(2.0, bias=0.3, noise=0.03, seed=2)
 
 
+@pytest.mark.thorough
 def test_swapped_header_is_detected(head):
     template = load_template()
     near_truth = rigid_map((2, -2, 2), (2, 1, -2))

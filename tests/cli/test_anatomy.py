@@ -120,6 +120,7 @@ def test_groups_and_an_atlas_laid_over_another(root, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_map_in_a_template_of_ones_own_lies_where_the_template_lies(root, tmp_path):
     # The user's template is the bundled one, moved and stretched: what belongs where is known.
     template = load_template()

@@ -173,6 +173,7 @@ def test_same_seed_gives_the_same_bytes_and_participants_differ(study, tmp_path)
             assert digest(again / name) != digest(study / str(name).replace("sub-01", "sub-02")), name
 
 
+@pytest.mark.thorough
 def test_full_options_make_valid_bids(tmp_path):
     root = make_study(
         tmp_path / "full",
