@@ -28,8 +28,8 @@ from sodium_prep.recon.noise import noise_power_spectrum
 N_REGIONS, T1W_SHAPE, SODIUM_SHAPE, VOXEL_MM = 130, (208, 240, 208), (80, 80, 80), 3.0
 
 
-def head() -> Compartments:
-    """130 regions of 1 mm voxels: sectors of an ellipsoid and of the shell around it."""
+def head(n_regions: int = N_REGIONS) -> Compartments:
+    """Regions of 1 mm voxels: sectors of an ellipsoid and of the shell around it."""
     affine = np.eye(4)
     affine[:3, 3] = -(np.asarray(T1W_SHAPE) - 1) / 2
     axes = [np.arange(n, dtype=np.float32) + o for n, o in zip(T1W_SHAPE, affine[:3, 3], strict=True)]
@@ -38,15 +38,15 @@ def head() -> Compartments:
     inside = np.flatnonzero(radius < 1.15)
     r = radius.ravel()[inside]
     rng = np.random.default_rng(0)
-    seeds = rng.standard_normal((N_REGIONS - 2, 3))
+    seeds = rng.standard_normal((n_regions - 2, 3))
     points = np.stack(np.unravel_index(inside, T1W_SHAPE), axis=1).astype(np.float32) + affine[:3, 3].astype(np.float32)
     points /= np.linalg.norm(points, axis=1)[:, None]
     sector = cKDTree(seeds / np.linalg.norm(seeds, axis=1)[:, None]).query(points)[1]
-    region = np.where(r < 0.75, N_REGIONS - 2, np.where(r < 1.0, sector, N_REGIONS - 1))
+    region = np.where(r < 0.75, n_regions - 2, np.where(r < 1.0, sector, n_regions - 1))
     out = Compartments([], [], [], [], [], T1W_SHAPE, affine)
-    for number in range(N_REGIONS):
+    for number in range(n_regions):
         voxels = inside[region == number]
-        tissue = {N_REGIONS - 2: "WM", N_REGIONS - 1: "CSF"}.get(number, "GM")
+        tissue = {n_regions - 2: "WM", n_regions - 1: "CSF"}.get(number, "GM")
         out.append(f"region-{number}", tissue, "region", voxels, np.ones(voxels.size))
     return out
 

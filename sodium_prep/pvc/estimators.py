@@ -143,19 +143,14 @@ class RegionalSystem:
         Fit with k columns: the same as with blurred maps added up beforehand, without touching an image again.
         """
         m = np.eye(len(self.matrix)) if membership is None else np.asarray(membership, np.float64)
-        matrix, alive = self._regular(m)
-        inverse, condition = _inverse(matrix[np.ix_(alive, alive)])
-        operator = np.full((m.shape[1], m.shape[0]), np.nan)
-        operator[alive] = inverse @ m.T[alive]
+        operator, inflation, condition = solve_merged(self.matrix, m, self.nuisance, self._norms)
         values = operator @ self.right
-        inflation = np.full(len(values), np.nan)
-        inflation[alive] = np.abs(np.diag(inverse) * np.diag(matrix)[alive])
         fine = m @ np.nan_to_num(values)
         residual = self.image - fine @ self.blurred
         variance = self.noise.sd[self.mask].astype(np.float64) ** 2
         # Least squares leaves tr C - tr (B C B^T)(B B^T)^-1, taken to be spread like the variance itself.
-        merged_noise = m[:, alive].T @ self.noise_matrix @ m[:, alive]
-        left = 1.0 - float(np.sum(inverse * merged_noise)) / float(variance.sum())
+        taken = float(np.sum(np.nan_to_num(operator).T * (self.noise_matrix @ m)))
+        left = 1.0 - taken / float(variance.sum())
         expected = left * float(variance[self._core].sum())
         squares = float(np.sum(residual[self._core] ** 2))
         return RegionFit(
@@ -175,17 +170,43 @@ class RegionalSystem:
 
         Columns that are not in the fitted voxels are zero.
         """
-        matrix, alive = self._regular(np.eye(len(self.matrix)))
-        operator = np.zeros_like(matrix)
-        operator[np.ix_(alive, alive)] = _inverse(matrix[np.ix_(alive, alive)])[0]
+        found = solve_merged(self.matrix, np.eye(len(self.matrix)), self.nuisance, self._norms)
+        operator = np.nan_to_num(found[0])
         values = operator @ self.right
         return operator, values, self.image - values @ self.blurred
 
-    def _regular(self, m: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """Matrix of merged columns with the pull on nuisance columns, and which columns have any weight."""
-        matrix, covered = m.T @ self.matrix @ m, m.T @ self._norms
-        free = np.asarray(m.T @ self.nuisance > 0.0)
-        return matrix + np.diag(NUISANCE_RIDGE * free * np.diag(matrix)), covered > _LEAST_SHARE * covered.max()
+
+def solve_merged(
+    matrix: Array, membership: Array, nuisance: NDArray[np.bool_], norms: Array
+) -> tuple[Array, Array, float]:
+    """Operator from sums over the data to the values of merged columns.
+
+    Parameters
+    ----------
+    matrix : (n, n)
+        Normal matrix of the compartments.
+    membership : (n, k)
+        1 where compartment i is part of column j.
+    nuisance : (n,) bool
+        Which compartments are pulled towards zero.
+    norms : (n,)
+        Weight of each compartment in the data; a column without any is not estimated.
+
+    Returns
+    -------
+    operator, inflation, condition
+        (k, n) and (k,), NaN for columns without weight; condition number with the diagonal scaled to 1.
+    """
+    merged, covered = membership.T @ matrix @ membership, membership.T @ norms
+    free = np.asarray(membership.T @ nuisance > 0.0)
+    merged += np.diag(NUISANCE_RIDGE * free * np.diag(merged))
+    alive = covered > _LEAST_SHARE * covered.max()
+    inverse, condition = _inverse(merged[np.ix_(alive, alive)])
+    operator = np.full((membership.shape[1], membership.shape[0]), np.nan)
+    operator[alive] = inverse @ membership.T[alive]
+    inflation = np.full(len(operator), np.nan)
+    inflation[alive] = np.abs(np.diag(inverse) * np.diag(merged)[alive])
+    return operator, inflation, condition
 
 
 def _inverse(matrix: Array) -> tuple[Array, float]:

@@ -106,18 +106,24 @@ def transfer_ratios(
     k = np.stack(np.broadcast_arrays(*_frequencies(shape, voxel_mm)), axis=-1)
     for tissue, relaxation in relaxations.items():
         centre = psf.mtf(k, relaxation)
-        for name, sd in T2STAR_PARAMETERS.items():
-            value = float(getattr(relaxation, name))
-            if getattr(relaxation, sd) == 0.0 or value == 0.0:
-                continue
-            step = RELATIVE_STEP * value
-            high, low = (psf.mtf(k, _changed(relaxation, name, sign * step)) for sign in (1.0, -1.0))
+        for name, step in uncertain_t2star(relaxation).items():
+            high, low = (psf.mtf(k, changed(relaxation, name, sign * step)) for sign in (1.0, -1.0))
             ratio = (high - low) / (2.0 * step * np.where(centre > 0.0, centre, np.inf))
             out[tissue, name] = ratio.astype(np.float32)
     return out
 
 
-def _changed(relaxation: Relaxation, name: str, step: float) -> Relaxation:
+def uncertain_t2star(relaxation: Relaxation) -> dict[str, float]:
+    """T2* parameters that have an uncertainty, each with a step for its numerical derivative."""
+    return {
+        name: RELATIVE_STEP * float(getattr(relaxation, name))
+        for name, sd in T2STAR_PARAMETERS.items()
+        if getattr(relaxation, sd) > 0.0 and getattr(relaxation, name) > 0.0
+    }
+
+
+def changed(relaxation: Relaxation, name: str, step: float) -> Relaxation:
+    """Relaxation with one parameter moved by a step."""
     changes: dict[str, Any] = {name: float(getattr(relaxation, name)) + step}
     return replace(relaxation, **changes)
 
