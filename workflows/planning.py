@@ -64,6 +64,11 @@ def plan_series(
         if sidecar.is_weighted
         else ()
     )
+    one_run = (
+        (f"Rows of the estimator kspace are of the first of {len(series.runs)} runs; all others are of their average.",)
+        if kspace and "kspace" in settings.pvc and len(series.runs) > 1
+        else ()
+    )
     block = sidecar.sodium_acquisition
     return SeriesPlan(
         name=f"{series.acquisition or 'sodium'}_{series.suffix}_wf",
@@ -81,7 +86,7 @@ def plan_series(
         b1_units=str(merged_metadata(series.tb1map).get("Units", "")) if series.tb1map else "",
         transform=inputs.precomputed.sodium_to_t1w.get(series.acquisition),
         proton=series.proton,
-        warnings=(*inputs.warnings, *facts.assumed, *weighted),
+        warnings=(*inputs.warnings, *facts.assumed, *weighted, *one_run),
         ran={
             "software": {"sodium_prep": settings.version, **_versions()},
             "recon": {
@@ -96,7 +101,9 @@ def plan_series(
             "registration": None
             if series.acquisition in inputs.precomputed.sodium_to_t1w
             else {"methods": ["ants", "greedy"], "coil_proton": series.proton is not None},
-            "regional": {"estimators": ["none", *(name for name in settings.pvc if name != "none")]},
+            "regional": {
+                "estimators": ["none", *(n for n in settings.pvc if n != "none" and (kspace or n != "kspace"))]
+            },
         },
     )
 

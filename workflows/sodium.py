@@ -157,6 +157,8 @@ def init_series_wf(
             (inputnode, quant, [(item, item) for item in (*_ANATOMY, "head_mask")]),
         ]
     )
+    if plan.receive_pair is not None and plan.kspace:
+        workflow.connect(image, "profile_file", quant, "profile_file")
     reports.append((quant, "report_file"))
 
     page = Node(
@@ -274,6 +276,8 @@ def _quantification(
         quant.inputs.b1_plus = str(plan.b1_plus)
     if not plan.kspace:
         quant.inputs.stored_files = [str(path) for path in plan.files]
+    elif "kspace" in estimators:
+        quant.inputs.kspace_file = str(plan.files[0])
     return quant
 
 

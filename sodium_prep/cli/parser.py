@@ -90,7 +90,8 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
         "--pvc",
         nargs="+",
         choices=ESTIMATORS,
-        help="regional estimators (default: all); 'none', the uncorrected mean, is always reported",
+        help="regional estimators (default: none gtm labbe); 'none', the uncorrected mean, is always reported; "
+        "kspace: straight from raw data, takes minutes",
     )
     group.add_argument(
         "--psf",

@@ -17,6 +17,8 @@ class Quantify(Step):
     class input_spec(StepInputSpec):
         in_file = File(exists=True, mandatory=True, desc="sodium image, native grid")
         noise_file = File(exists=True, mandatory=True)
+        kspace_file = File(exists=True, desc="ISMRMRD file of the image, for estimates from k-space")
+        profile_file = File(exists=True, desc="receive profile that was taken off the image")
         stored_files = traits.List(File(exists=True), desc="images as the scanner stored them, for clipping")
         transform = File(exists=True, mandatory=True, desc="sodium to anatomy")
         t1w = File(exists=True, mandatory=True)
@@ -129,7 +131,19 @@ class Quantify(Step):
             clipped,
             self._b1_plus(image.shape, affine),
             Path(self.inputs.in_file).name,
+            self._spokes() if self.inputs.kspace_file else None,
         )
+
+    def _spokes(self) -> Any:
+        from sodium_prep.pvc.kspace import Spokes
+        from sodium_prep.recon.raw import read_ismrmrd
+        from sodium_prep.recon.reconstruct import reconstruct, whitened
+
+        raw = read_ismrmrd(Path(self.inputs.kspace_file))
+        maps = reconstruct(raw).sensitivities
+        if self.inputs.profile_file:
+            maps = maps * load_image(self.inputs.profile_file)[0].astype("float32")
+        return Spokes(*whitened(raw), raw.trajectory, maps, raw.affine)
 
     def _b1_plus(self, shape: Any, affine: Any) -> Any:
         if not self.inputs.b1_plus:

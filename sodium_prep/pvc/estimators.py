@@ -145,25 +145,28 @@ class RegionalSystem:
         m = np.eye(len(self.matrix)) if membership is None else np.asarray(membership, np.float64)
         operator, inflation, condition = solve_merged(self.matrix, m, self.nuisance, self._norms)
         values = operator @ self.right
-        fine = m @ np.nan_to_num(values)
-        residual = self.image - fine @ self.blurred
-        variance = self.noise.sd[self.mask].astype(np.float64) ** 2
         # Least squares leaves tr C - tr (B C B^T)(B B^T)^-1, taken to be spread like the variance itself.
         taken = float(np.sum(np.nan_to_num(operator).T * (self.noise_matrix @ m)))
-        left = 1.0 - taken / float(variance.sum())
-        expected = left * float(variance[self._core].sum())
+        judged = self.judge(m @ np.nan_to_num(values), taken)
+        covariance = operator @ self.noise_matrix @ operator.T
+        return RegionFit(values, covariance, inflation, condition, *judged, operator, self)
+
+    def judge(self, fine: Array, taken: float = 0.0) -> tuple[float, float, float]:
+        """Misfit, residual and noise in the core for some signals of the compartments.
+
+        Parameters
+        ----------
+        fine : (n,)
+            Signals, whatever they were estimated from.
+        taken
+            Variance that their estimation took out of the residual, summed over the fitted voxels.
+        """
+        residual = self.image - fine @ self.blurred
+        variance = self.noise.sd[self.mask].astype(np.float64) ** 2
+        expected = (1.0 - taken / float(variance.sum())) * float(variance[self._core].sum())
         squares = float(np.sum(residual[self._core] ** 2))
-        return RegionFit(
-            values,
-            operator @ self.noise_matrix @ operator.T,
-            inflation,
-            condition,
-            squares / expected if expected > 0.0 else 1.0,
-            float(np.sqrt(squares / self._core.sum())),
-            float(np.sqrt(np.mean(variance[self._core]))),
-            operator,
-            self,
-        )
+        misfit = squares / expected if expected > 0.0 else 1.0
+        return misfit, float(np.sqrt(squares / self._core.sum())), float(np.sqrt(np.mean(variance[self._core])))
 
     def solve(self) -> tuple[Array, Array, Array]:
         """Operator on the sums over the image (n, n), values (n,) and residual (m,), without any error estimate.

@@ -10,20 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import finufft
 import numpy as np
 import scipy.fft
 import scipy.sparse
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sodium_prep.physics.relaxation import Relaxation, Tissue
 from sodium_prep.pvc.compartments import Compartments
-from sodium_prep.pvc.psf import PsfModel
 
 VoxelKernel = Literal["box", "point", "mean"]
 """What the fraction of a T1w voxel says; see :func:`push_compartments`."""
+
+
+class Transfer(Protocol):
+    """What multiplies the spectrum of a compartment, as :class:`sodium_prep.pvc.psf.PsfModel` does."""
+
+    @property
+    def cutoff_per_mm(self) -> tuple[float, float, float]:
+        """Frequency along each axis from which on nothing is left."""
+
+    def mtf(
+        self, k_vectors_per_mm: ArrayLike, relaxation: Relaxation, cell_per_mm: ArrayLike, /
+    ) -> NDArray[np.float64]:
+        """Factor at spatial frequencies (..., 3)."""
+
 
 _SINC_POWER: Final[dict[str, int]] = {"box": 1, "point": 0, "mean": -1}
 _NUFFT_TOLERANCE: Final = 5e-5
@@ -107,7 +120,7 @@ def push_compartments(
     sodium_to_t1w: NDArray[np.float64],
     sodium_shape: Sequence[int],
     sodium_affine: NDArray[np.float64],
-    psf: PsfModel,
+    psf: Transfer,
     relaxations: Mapping[Tissue, Relaxation],
     *,
     voxel_kernel: VoxelKernel = "point",

@@ -82,6 +82,27 @@ def motion_derivatives(
     return np.stack(first), np.stack(second)
 
 
+def motion_variance(linear: NDArray[np.float64], second: NDArray[np.float64], sd_mm: float) -> NDArray[np.float64]:
+    """Mean square of ``sum_i (l_i s_i + q_i s_i^2 / 2)`` over independent normal motions.
+
+    Products of two different motions are neglected.
+
+    Parameters
+    ----------
+    linear, second : (n, 6)
+        Change of the values by the first and the second derivative by each motion, per mm and mm^2.
+    sd_mm
+        Of each motion.
+
+    Returns
+    -------
+    (n,)
+    """
+    square = 0.5 * second
+    even = 2.0 * np.sum(square**2, axis=1) + np.sum(square, axis=1) ** 2
+    return np.asarray(sd_mm**2 * np.sum(linear**2, axis=1) + sd_mm**4 * even)
+
+
 def transfer_ratios(
     shape: tuple[int, int, int],
     voxel_mm: NDArray[np.floating],

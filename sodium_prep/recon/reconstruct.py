@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ class Reconstruction:
         (4, 4) voxel to world, RAS+ mm.
     alias_free_mm
         Largest object that the steps along a spoke sample without aliasing.
+    sensitivities
+        (coils, X, Y, Z) complex64 maps of unit norm that the whitened channels were combined with.
     """
 
     image: NDArray[np.float32]
@@ -52,6 +54,7 @@ class Reconstruction:
     n_coils: int
     noise_from_scan: bool
     alias_free_mm: float
+    sensitivities: NDArray[np.complex64] = field(repr=False)
 
 
 def _check_radial_steps(raw: RawData) -> None:
@@ -66,7 +69,7 @@ def _check_radial_steps(raw: RawData) -> None:
         )
 
 
-def _whitened(raw: RawData) -> tuple[NDArray[np.complex64], float]:
+def whitened(raw: RawData) -> tuple[NDArray[np.complex64], float]:
     """Channels with noise of the same standard deviation, and that standard deviation per real component."""
     noise = coils.readout_tail_noise(raw.kspace) if raw.noise is None else raw.noise
     covariance = coils.noise_covariance(noise)
@@ -95,7 +98,7 @@ def reconstruct(raw: RawData, kspace_filter: FilterName = "none", box: int = 7) 
         Edge, in voxels, of the box in which phase and sensitivities count as constant.
     """
     _check_radial_steps(raw)
-    kspace, sigma = _whitened(raw)
+    kspace, sigma = whitened(raw)
     images = grid_image(kspace, raw.trajectory, raw.shape, raw.voxel_mm, kspace_filter)
     sd = gridding_noise_sd(sigma, raw.trajectory, kspace_filter)
     psd = trajectory_noise_spectrum(raw.shape, raw.voxel_mm, raw.trajectory, kspace_filter)
@@ -114,4 +117,5 @@ def reconstruct(raw: RawData, kspace_filter: FilterName = "none", box: int = 7) 
         n_coils=len(raw.kspace),
         noise_from_scan=raw.noise is not None,
         alias_free_mm=raw.trajectory.alias_free_mm,
+        sensitivities=np.asarray(maps, dtype=np.complex64),
     )

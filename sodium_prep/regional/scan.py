@@ -17,6 +17,7 @@ from sodium_prep.physics.relaxation import Relaxation, Tissue
 from sodium_prep.physics.signal import signal_factor
 from sodium_prep.pvc.compartments import Compartments
 from sodium_prep.pvc.forward import region_fractions
+from sodium_prep.pvc.kspace import Spokes
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.pvc.refine import refine_rigid
@@ -75,6 +76,8 @@ class Scan:
         Transmit field relative to nominal.
     where
         The file, for messages.
+    spokes
+        K-space of the image, for estimates from it.
     """
 
     image: NDArray[np.float32]
@@ -87,6 +90,7 @@ class Scan:
     clipped: NDArray[np.bool_]
     b1_plus: NDArray[np.float32] | None = None
     where: str = "sodium image"
+    spokes: Spokes | None = None
 
     def mtf(self, relaxation: Relaxation) -> Mtf:
         """Transfer function for contents of given relaxation, at k vectors in world axes."""
@@ -185,14 +189,7 @@ def quantify_scan(
         If vials are wanted and described but cannot be used.
     """
     notes: list[str] = []
-    wanted: list[EstimatorName] = ["none"]
-    if scan.psf is not None:
-        wanted += [name for name in ("gtm", "labbe") if name in estimators]
-    else:
-        notes.append(
-            "The point spread function is not known: no value is corrected for partial volume. Give ReadoutDuration, "
-            "NominalResolution and KSpaceFilter (sidecar or --protocol), or --psf."
-        )
+    wanted = allowed_estimators(scan, estimators, notes)
     refined = False
     if refine and scan.psf is not None:
         found = refine_rigid(
@@ -216,6 +213,7 @@ def quantify_scan(
         estimators=wanted,
         groups=groups,
         registration_sd_mm=registration_sd_mm,
+        spokes=scan.spokes,
     )
     lines: dict[str, CalibrationLine] = {}
     measured = _measure_vials(scan, vials, vials_placed, eyes_mm, notes) if "vials" in references else ()
@@ -247,6 +245,38 @@ def quantify_scan(
         tuple(notes),
         refined,
     )
+
+
+def allowed_estimators(scan: Scan, estimators: Sequence[EstimatorName], notes: list[str]) -> list[EstimatorName]:
+    """Estimators that the scan allows; notes say why others are left out."""
+    wanted: list[EstimatorName] = ["none"]
+    if scan.psf is not None:
+        wanted += [name for name in ("gtm", "labbe") if name in estimators]
+    else:
+        notes.append(
+            "The point spread function is not known: no value is corrected for partial volume. Give ReadoutDuration, "
+            "NominalResolution and KSpaceFilter (sidecar or --protocol), or --psf."
+        )
+    if "kspace" in estimators:
+        missing = _no_kspace(scan)
+        if missing:
+            notes.append(f"There are no rows of the estimator kspace (--pvc): {missing}.")
+        else:
+            wanted.append("kspace")
+    return wanted
+
+
+def _no_kspace(scan: Scan) -> str | None:
+    """Why a scan allows no estimate from k-space."""
+    if scan.spokes is None:
+        return "it needs raw data (ISMRMRD) of the series, not images of the scanner"
+    if scan.psf is None or scan.psf.acquisition is None:
+        return "it needs the point spread function of the acquisition (--psf auto)"
+    if scan.psf.acquisition.kspace_filter != "none":
+        return "it goes with an image without a window (--recon-filter none)"
+    if not scan.spokes.alike:
+        return "it needs straight spokes with the same radii"
+    return None
 
 
 def expected_eyes(

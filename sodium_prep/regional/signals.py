@@ -25,14 +25,22 @@ from sodium_prep.pvc.estimators import (
     regional_means,
 )
 from sodium_prep.pvc.forward import VoxelKernel, push_compartments, region_fractions
+from sodium_prep.pvc.kspace import KspaceFit, Spokes
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
-from sodium_prep.pvc.sensitivity import T2STAR_PARAMETERS, motion_derivatives, transfer_derivatives, transfer_ratios
+from sodium_prep.pvc.sensitivity import (
+    T2STAR_PARAMETERS,
+    motion_derivatives,
+    motion_variance,
+    transfer_derivatives,
+    transfer_ratios,
+)
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.regional.designs import Design, Region, build_designs, merged_design
+from sodium_prep.regional.kspace import Response, kspace_fits
 
 Array = NDArray[np.float64]
-EstimatorName = Literal["none", "gtm", "labbe"]
+EstimatorName = Literal["none", "gtm", "labbe", "kspace"]
 
 REGISTRATION_SD_MM: Final = 0.3
 """Standard deviation assumed of each shift, and of each rotation at 60 mm."""
@@ -169,6 +177,7 @@ def regional_signals(
     groups: Sequence[Group] = MAIN,
     registration_sd_mm: float = REGISTRATION_SD_MM,
     voxel_kernel: VoxelKernel = "point",
+    spokes: Spokes | None = None,
 ) -> RegionalSignals:
     """Estimate the signal of every region of a sodium image.
 
@@ -194,6 +203,8 @@ def regional_signals(
         Standard deviation of each rigid motion that the registration leaves.
     voxel_kernel
         See :func:`sodium_prep.pvc.forward.push_compartments`.
+    spokes
+        K-space of the image, for the estimator ``kspace``.
     """
     finite = np.isfinite(image)
     usable = finite if usable is None else usable & finite
@@ -231,6 +242,14 @@ def regional_signals(
             found[name] = _uncorrected(scan, means, prediction, composition)
         elif name == "labbe":
             found[name] = _corrected(scan, fits, [fit.misfit for fit in fits])
+        elif name == "kspace":
+            if spokes is None:
+                raise ValueError("the estimator 'kspace' needs the k-space of the image")
+            direct = kspace_fits(
+                spokes, system, prediction, scan.centre, compartments, designs, sodium_to_t1w, acquisition, present,
+                registration_sd_mm=registration_sd_mm, voxel_kernel=voxel_kernel,
+            )  # fmt: skip
+            found[name] = _joined(scan, direct.fits, direct.misfits, direct.responses)
         else:
             matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
             found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
@@ -272,15 +291,26 @@ def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tupl
 
 
 def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float]) -> Signals:
+    responses = [_responses(scan, design, fit) for design, fit in zip(scan.designs, fits, strict=True)]
+    return _joined(scan, fits, misfits, responses)
+
+
+def _joined(
+    scan: _Scan,
+    fits: Sequence[RegionFit] | Sequence[KspaceFit],
+    misfits: Sequence[float],
+    responses: Sequence[Response],
+) -> Signals:
+    """Columns of all designs in the order of the regions."""
     factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
     values, noise_var, motion_var, ill = [], [], [], []
     slopes: dict[Parameter, list[Array]] = {}
-    for design, fit, misfit in zip(scan.designs, fits, misfits, strict=True):
+    each: Sequence[RegionFit | KspaceFit] = fits
+    for design, fit, misfit, (motion, transfer) in zip(scan.designs, each, misfits, responses, strict=True):
         columns = list(design.columns)
         values.append(fit.values[columns])
         noise_var.append(np.diag(fit.covariance)[columns] * max(1.0, misfit))
         ill.append(fit.inflation[columns] > ILL_DETERMINED)
-        motion, transfer = _responses(scan, design, fit)
         motion_var.append(motion[columns])
         for parameter, change in transfer.items():
             slopes.setdefault(parameter, []).append(change[columns])
@@ -291,23 +321,14 @@ def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float])
     )  # fmt: skip
 
 
-def _responses(scan: _Scan, design: Design, fit: RegionFit) -> tuple[Array, dict[Parameter, Array]]:
+def _responses(scan: _Scan, design: Design, fit: RegionFit) -> Response:
     """Variance of the values from misregistration, and their change per unit of each T2* parameter through the PSF."""
     parts = scan.of_tissues(design.membership @ np.nan_to_num(fit.values))
     first, second = motion_derivatives(np.sum(list(parts.values()), axis=0), scan.voxel_mm, scan.centre)
     images = [image[scan.mask] for image in (*first, *second, *transfer_derivatives(parts, scan.ratios))]
     change = fit.response(np.stack(images))
-    variance = _motion_variance(change[:, :6], 0.5 * change[:, 6:12], scan.registration_sd_mm)
+    variance = motion_variance(change[:, :6], change[:, 6:12], scan.registration_sd_mm)
     return variance, {p: -change[:, 12 + i] for i, p in enumerate(scan.ratios)}
-
-
-def _motion_variance(linear: Array, square: Array, sd_mm: float) -> Array:
-    """Mean square of ``sum_i (l_i s_i + q_i s_i^2)`` over independent normal motions; (n, 6) -> (n,).
-
-    Products of two different motions are neglected.
-    """
-    even = 2.0 * np.sum(square**2, axis=1) + np.sum(square, axis=1) ** 2
-    return np.asarray(sd_mm**2 * np.sum(linear**2, axis=1) + sd_mm**4 * even)
 
 
 def _uncorrected(
@@ -319,7 +340,7 @@ def _uncorrected(
         np.asarray(means.weights @ images.reshape(6, -1).T)
         for images in motion_derivatives(prediction, scan.voxel_mm, scan.centre)
     )
-    motion_var = _motion_variance(first, 0.5 * second, scan.registration_sd_mm)
+    motion_var = motion_variance(first, second, scan.registration_sd_mm)
     total = np.sum(list(composition.values()), axis=0)
     mixed: Array = np.zeros(n)
     slopes: dict[Parameter, Array] = {}

@@ -33,6 +33,7 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
             "none": "mean over the region's voxels, without correction of partial volume",
             "gtm": "geometric transfer matrix (Rousset et al. 1998)",
             "labbe": "least squares on the regions as the acquisition blurs them (Labbe et al. 1998)",
+            "kspace": "least squares of the samples of k-space on what each region sends into them",
         },
     },
     "reference": {"Description": "What the concentration was calibrated with"},

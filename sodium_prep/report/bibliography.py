@@ -115,6 +115,10 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "based neuroimaging pipeline. NeuroImage 2020;219:117012.",
         "10.1016/j.neuroimage.2020.117012",
     ),
+    "hu1988": Source(
+        "Hu X, Levin DN, Lauterbur PC, Spraggins T. SLIM: spectral localization by imaging. "
+        "Magn Reson Med 1988;8:314-322."
+    ),
     "hunter2007": Source(
         "Hunter JD. Matplotlib: a 2D graphics environment. Comput Sci Eng 2007;9:90-95.", "10.1109/MCSE.2007.55"
     ),
@@ -232,5 +236,9 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
     "yushkevich2016": Source(
         "Yushkevich PA, Pluta J, Wang H, et al. Fast automatic segmentation of hippocampal subfields and medial "
         "temporal lobe subregions in 3 Tesla and 7 Tesla T2-weighted MRI. Alzheimers Dement 2016;12:P126-P127."
+    ),
+    "zhang2012": Source(
+        "Zhang Y, Gabr RE, Schär M, Weiss RG, Bottomley PA. Magnetic resonance spectroscopy with linear algebraic "
+        "modeling (SLAM) for higher speed and sensitivity. J Magn Reson 2012;218:66-76."
     ),
 }

@@ -88,7 +88,7 @@ def build_methods(
         ``calibration``
             ``references`` (vials, CSF, vitreous), ``n_vials``, ``intercept`` (free, zero).
         ``regional``
-            ``estimators`` (none, labbe, gtm), ``free_csf`` (bool), ``noise_covariance`` (bool).
+            ``estimators`` (none, labbe, gtm, kspace), ``free_csf`` (bool), ``noise_covariance`` (bool).
         ``comparison``
             ``covariates`` (names); of the group level.
     extra_sources
@@ -239,6 +239,12 @@ def _regional(step: Step) -> str:
             text += "CSF outside the brain mask entered as compartments of free concentration. "
     if "gtm" in estimators:
         text += "The geometric transfer matrix {rousset1998} was solved for comparison. "
+    if "kspace" in estimators:
+        text += (
+            "Signals were also estimated from k-space, by least squares of the samples on the transform of each "
+            "region map times the coil sensitivities and the decay of its tissue during the readout, after SLIM "
+            "{hu1988} and SLAM {zhang2012} of spectroscopy. "
+        )
     if text:
         text += "Intervals are 95 % intervals"
         text += " that use the covariance of the reconstructed noise." if step.get("noise_covariance") else "."

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from sodium_prep.regional.scan import EYES_MM, expected_eyes, mask_on_grid
+from sodium_prep.physics.acquisition import Acquisition
+from sodium_prep.pvc.kspace import Spokes
+from sodium_prep.pvc.noise import Noise
+from sodium_prep.pvc.psf import PsfModel
+from sodium_prep.recon.trajectory import radial_trajectory
+from sodium_prep.regional.scan import EYES_MM, Scan, allowed_estimators, expected_eyes, mask_on_grid
 
 
 def test_eyes_are_found_through_the_centres_of_the_labels():
@@ -39,3 +46,34 @@ def test_a_mask_keeps_its_place_on_the_sodium_grid():
     centre = np.argwhere(found).mean(axis=0) * 2.0
     assert centre == pytest.approx(np.array([29.5, 19.5, 33.5]) - move[:3, 3], abs=1.1)
     assert found.sum() == pytest.approx(mask.sum() / 8, rel=0.1)
+
+
+def test_estimates_from_k_space_are_made_where_they_can_be_and_otherwise_it_is_said_why():
+    wanted = ("labbe", "kspace")
+    acquisition = Acquisition(0.0005, 0.12, 90.0, 3.0, "DA-3DPR", 0.01, (8.0, 8.0, 8.0))
+    window = replace(acquisition, kspace_filter="hamming")
+    trajectory = radial_trajectory(acquisition, 20, 24)
+    empty, ones = np.zeros((4, 4, 4), bool), np.ones((4, 4, 4), np.float32)
+    maps = np.ones((1, 4, 4, 4), np.complex64)
+    spokes = Spokes(np.zeros((1, 20, 24), np.complex64), 1.0, trajectory, maps, np.eye(4))
+    k = trajectory.k_per_mm.copy()
+    k[3, 12] *= 1.1
+    scan = Scan(
+        ones, np.eye(4), np.eye(4), Noise(ones), acquisition, PsfModel("acquisition", acquisition), empty, empty,
+        spokes=spokes,
+    )  # fmt: skip
+    notes: list[str] = []
+    assert allowed_estimators(scan, wanted, notes) == ["none", "labbe", "kspace"]
+    assert allowed_estimators(scan, ("labbe",), notes) == ["none", "labbe"]
+    assert notes == []
+    for other, reason in (
+        (replace(scan, spokes=None), "raw data"),
+        (replace(scan, psf=PsfModel("gaussian", fwhm_mm=5.0)), "--psf auto"),
+        (replace(scan, psf=PsfModel("acquisition", window)), "--recon-filter none"),
+        (replace(scan, spokes=replace(spokes, trajectory=replace(trajectory, k_per_mm=k))), "straight spokes"),
+    ):
+        notes = []
+        assert allowed_estimators(other, wanted, notes) == ["none", "labbe"]
+        (note,) = notes
+        assert "--pvc" in note
+        assert reason in note

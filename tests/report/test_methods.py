@@ -27,7 +27,7 @@ EVERYTHING = {
     "psf": {"kind": "acquisition", "fwhm_mm": {"GM": 5.2, "WM": 5.24}},
     "relaxation": {"field_strength_t": 7.0, "sources": ["Niesporek et al., MAGMA 2017 (7 T)"]},
     "calibration": {"references": ["vials", "CSF"], "n_vials": 4, "intercept": "free"},
-    "regional": {"estimators": ["none", "labbe", "gtm"], "free_csf": True, "noise_covariance": True},
+    "regional": {"estimators": ["none", "labbe", "gtm", "kspace"], "free_csf": True, "noise_covariance": True},
     "comparison": {"covariates": ["age", "sex"]},
 }
 
