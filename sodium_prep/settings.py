@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sodium_prep.errors import UsageError
 
-Estimator = Literal["none", "gtm", "labbe"]
+Estimator = Literal["none", "gtm", "labbe", "joint"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
 ReconMethod = Literal["auto", "gridding", "vendor"]
 Registration = Literal["ants", "greedy"]
 GroupPreset = Literal["main", "lobes", "alzheimer", "als", "deepgrey"]
 
-ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe")
+ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "joint")
 CHECKS: tuple[Check, ...] = ("sides",)
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
 Check = Literal["sides"]

@@ -22,6 +22,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from sodium_prep.pvc.compartments import Kind
+from sodium_prep.pvc.fraction_errors import FractionErrors
 from sodium_prep.pvc.noise import Noise, gram
 
 Array = NDArray[np.float64]
@@ -97,6 +98,11 @@ class RegionalSystem:
     core : (X, Y, Z) bool
         Where the model is judged by its residual, e.g. the brain; all fitted voxels if not given. Around the head it
         is coarse on purpose, and its misfit there says little about the regions.
+    random_sds : (r,)
+        The last r columns are random effects of mean zero with these standard deviations: fitted, and not reported.
+    centre : (n - r,)
+        Values that nuisance columns are pulled to; zero if not given. Beside random effects the pull to zero would
+        show: they could trade with it.
     """
 
     def __init__(
@@ -108,10 +114,15 @@ class RegionalSystem:
         noise: Noise,
         kinds: list[Kind] | None = None,
         core: NDArray[np.bool_] | None = None,
+        random_sds: NDArray[np.floating] | None = None,
+        centre: NDArray[np.floating] | None = None,
     ) -> None:
         self.instruments, self.blurred, self.mask, self.noise = instruments, blurred, mask, noise
         self.image = np.asarray(image, np.float64)
-        self.nuisance = np.array([kind == "nuisance" for kind in kinds or ["region"] * len(blurred)])
+        self.random_sds = np.zeros(0) if random_sds is None else np.asarray(random_sds, np.float64)
+        fixed = len(blurred) - self.random_sds.size
+        self.nuisance = np.array([kind == "nuisance" for kind in kinds or ["region"] * fixed])
+        self.centre = np.zeros(fixed) if centre is None else np.nan_to_num(centre)
         self.matrix = gram(instruments, blurred)
         self.right = gram(instruments, self.image[None])[:, 0]
         judged = np.ones(self.image.size, bool) if core is None else core[mask]
@@ -136,20 +147,28 @@ class RegionalSystem:
         Parameters
         ----------
         membership : (n, k)
-            1 where compartment i is part of column j; every compartment in one column. None keeps them apart.
+            1 where compartment i is part of column j; every compartment in one column. None keeps them apart. Random
+            effects have no row in it and stay apart.
 
         Returns
         -------
         Fit with k columns: the same as with blurred maps added up beforehand, without touching an image again.
         """
-        m = np.eye(len(self.matrix)) if membership is None else np.asarray(membership, np.float64)
+        n_random = self.random_sds.size
+        fixed = np.eye(len(self.matrix) - n_random) if membership is None else np.asarray(membership, np.float64)
+        m = scipy.linalg.block_diag(fixed, np.eye(n_random))
         matrix, alive = self._regular(m)
         inverse, condition = _inverse(matrix[np.ix_(alive, alive)])
         operator = np.full((m.shape[1], m.shape[0]), np.nan)
         operator[alive] = inverse @ m.T[alive]
-        values = operator @ self.right
+        held = NUISANCE_RIDGE * np.diag(self.matrix) * np.pad(self.centre * self.nuisance, (0, n_random))
+        values = operator @ (self.right + held)
         inflation = np.full(len(values), np.nan)
         inflation[alive] = np.abs(np.diag(inverse) * np.diag(matrix)[alive])
+        # A random effect is pulled to zero, so that a part of it stays in the regions.
+        pull = np.full((m.shape[1], n_random), np.nan)
+        pull[alive] = inverse[:, int(alive.sum()) - n_random :] * (self._penalties * self.random_sds)
+        covariance = operator @ self.noise_matrix @ operator.T + pull @ pull.T
         fine = m @ np.nan_to_num(values)
         residual = self.image - fine @ self.blurred
         variance = self.noise.sd[self.mask].astype(np.float64) ** 2
@@ -158,15 +177,16 @@ class RegionalSystem:
         left = 1.0 - float(np.sum(inverse * merged_noise)) / float(variance.sum())
         expected = left * float(variance[self._core].sum())
         squares = float(np.sum(residual[self._core] ** 2))
+        kept = slice(0, fixed.shape[1])
         return RegionFit(
-            values,
-            operator @ self.noise_matrix @ operator.T,
-            inflation,
+            values[kept],
+            covariance[kept, kept],
+            inflation[kept],
             condition,
             squares / expected if expected > 0.0 else 1.0,
             float(np.sqrt(squares / self._core.sum())),
             float(np.sqrt(np.mean(variance[self._core]))),
-            operator,
+            operator[kept],
             self,
         )
 
@@ -182,10 +202,24 @@ class RegionalSystem:
         return operator, values, self.image - values @ self.blurred
 
     def _regular(self, m: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """Matrix of merged columns with the pull on nuisance columns, and which columns have any weight."""
+        """Matrix of merged columns with the pull on nuisance and random columns, and which columns have any weight."""
         matrix, covered = m.T @ self.matrix @ m, m.T @ self._norms
-        free = np.asarray(m.T @ self.nuisance > 0.0)
-        return matrix + np.diag(NUISANCE_RIDGE * free * np.diag(matrix)), covered > _LEAST_SHARE * covered.max()
+        n_random = self.random_sds.size
+        free = np.asarray(m.T @ np.pad(self.nuisance, (0, n_random)) > 0.0)
+        pull = NUISANCE_RIDGE * free * np.diag(matrix)
+        n_fixed = len(covered) - n_random
+        pull[n_fixed:] = self._penalties
+        alive = covered > _LEAST_SHARE * covered[:n_fixed].max()
+        alive[n_fixed:] = True
+        return matrix + np.diag(pull), alive
+
+    @cached_property
+    def _penalties(self) -> Array:
+        """Variance of the noise, in the frequencies that hold the signal, over that of each random effect."""
+        variance = float(np.mean(self.noise.sd[self.mask].astype(np.float64) ** 2))
+        spectrum = self.noise.spectrum
+        peak = 1.0 if spectrum is None else float(np.mean(spectrum**2, dtype=np.float64) / np.mean(spectrum))
+        return np.asarray(peak * variance / self.random_sds**2)
 
 
 def _inverse(matrix: Array) -> tuple[Array, float]:
@@ -202,6 +236,7 @@ def labbe(
     noise: Noise,
     kinds: list[Kind] | None = None,
     core: NDArray[np.bool_] | None = None,
+    errors: FractionErrors | None = None,
 ) -> RegionalSystem:
     """Least squares of the image on blurred compartments.
 
@@ -217,9 +252,14 @@ def labbe(
         Which compartments are nuisance.
     core : (X, Y, Z) bool
         Where the model is judged by its residual; all fitted voxels if not given.
+    errors
+        Errors of the fractions to be fitted along, as random effects (estimator ``joint``).
     """
     inside = blurred[:, mask.reshape(-1)]
-    return RegionalSystem(inside, inside, image[mask], mask, noise, kinds, core)
+    if errors is None:
+        return RegionalSystem(inside, inside, image[mask], mask, noise, kinds, core)
+    inside = np.vstack([inside, errors.images[:, mask.reshape(-1)]])
+    return RegionalSystem(inside, inside, image[mask], mask, noise, kinds, core, errors.sds, errors.values)
 
 
 def gtm(

@@ -15,7 +15,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from sodium_prep.physics.relaxation import Relaxation, Tissue
-from sodium_prep.pvc.psf import PsfModel
+from sodium_prep.pvc.psf import FWHM_PER_SD, PsfModel
 
 HEAD_RADIUS_MM: Final = 60.0
 """Lever at which a rotation moves the cortex by its millimetre."""
@@ -115,6 +115,33 @@ def transfer_ratios(
             ratio = (high - low) / (2.0 * step * np.where(centre > 0.0, centre, np.inf))
             out[tissue, name] = ratio.astype(np.float32)
     return out
+
+
+def width_derivative(
+    predictions: Mapping[Tissue, NDArray[np.floating]], fwhm_mm: Mapping[Tissue, float], voxel_mm: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Change of the image per relative change of the width of the PSF.
+
+    Blur that is more or less than expected (gridding, residual motion, an unknown window) is taken as Gaussian:
+    ``d ln M / d ln w = -4 pi^2 s^2 k^2`` with s the standard deviation of a Gaussian as wide as the PSF.
+
+    Parameters
+    ----------
+    predictions
+        Part of the predicted image that each tissue makes, (X, Y, Z).
+    fwhm_mm
+        Width of the PSF of each tissue.
+    voxel_mm : (3,)
+        Voxel size.
+
+    Returns
+    -------
+    (X, Y, Z)
+    """
+    widened = np.sum([image * (fwhm_mm[tissue] / FWHM_PER_SD) ** 2 for tissue, image in predictions.items()], axis=0)
+    squared = np.sum(np.broadcast_arrays(*(k**2 for k in _frequencies(widened.shape, voxel_mm))), axis=0)
+    spectrum = scipy.fft.rfftn(widened.astype(np.float32)) * (-4.0 * np.pi**2 * squared).astype(np.float32)
+    return np.asarray(scipy.fft.irfftn(spectrum, widened.shape), np.float32)
 
 
 def _changed(relaxation: Relaxation, name: str, step: float) -> Relaxation:

@@ -187,7 +187,7 @@ def quantify_scan(
     notes: list[str] = []
     wanted: list[EstimatorName] = ["none"]
     if scan.psf is not None:
-        wanted += [name for name in ("gtm", "labbe") if name in estimators]
+        wanted += [name for name in ("gtm", "labbe", "joint") if name in estimators]
     else:
         notes.append(
             "The point spread function is not known: no value is corrected for partial volume. Give ReadoutDuration, "

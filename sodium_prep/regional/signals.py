@@ -25,19 +25,30 @@ from sodium_prep.pvc.estimators import (
     regional_means,
 )
 from sodium_prep.pvc.forward import VoxelKernel, push_compartments, region_fractions
+from sodium_prep.pvc.fraction_errors import FractionErrors, fraction_errors
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
-from sodium_prep.pvc.sensitivity import T2STAR_PARAMETERS, motion_derivatives, transfer_derivatives, transfer_ratios
+from sodium_prep.pvc.sensitivity import (
+    T2STAR_PARAMETERS,
+    motion_derivatives,
+    transfer_derivatives,
+    transfer_ratios,
+    width_derivative,
+)
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.regional.designs import Design, Region, build_designs, merged_design
 
 Array = NDArray[np.float64]
-EstimatorName = Literal["none", "gtm", "labbe"]
+EstimatorName = Literal["none", "gtm", "labbe", "joint"]
 
 REGISTRATION_SD_MM: Final = 0.3
 """Standard deviation assumed of each shift, and of each rotation at 60 mm."""
+PSF_WIDTH_SD: Final = 0.05
+"""Relative standard deviation of the width of the point spread function."""
 _SDS: Final = {"t1_s": "t1_sd_s"} | T2STAR_PARAMETERS
-Parameter = tuple[Tissue, str]
+Parameter = tuple[str, str]
+"""A quantity that scans share: (tissue, field of its relaxation), or :data:`PSF_WIDTH`."""
+PSF_WIDTH: Final[Parameter] = ("PSF", "width")
 
 
 @dataclass(frozen=True)
@@ -48,10 +59,11 @@ class Signals:
     ----------
     values : (n,)
         NaN where there is none.
-    noise_var, registration_var : (n,)
-        Variances from image noise (widened by the misfit of the model) and from misregistration.
+    noise_var, registration_var, fraction_var : (n,)
+        Variances from image noise (widened by the misfit of the model), from misregistration, and from errors of the
+        tissue fractions (zero for ``joint``, which has them in ``noise_var`` as far as the image does not tell them).
     slopes
-        Change of the values per unit of each relaxation parameter through the PSF, (n,) each.
+        Change of the values per unit of each shared parameter through the PSF, (n,) each.
     factors, log_slopes
         Signal factor of each region, and change of its logarithm per unit of each relaxation parameter.
     ill_determined : (n,) bool
@@ -61,17 +73,18 @@ class Signals:
     values: Array
     noise_var: Array
     registration_var: Array
+    fraction_var: Array
     slopes: dict[Parameter, Array]
     factors: Array
     log_slopes: dict[Parameter, Array]
     ill_determined: NDArray[np.bool_]
 
-    def signal_sd(self, relaxation_sd: Mapping[Parameter, float], intercept: float) -> tuple[Array, Array]:
-        """Standard deviations in units of signal: within a scan, and with relaxation, which scans share."""
-        within = self.noise_var + self.registration_var
+    def signal_sd(self, shared_sd: Mapping[Parameter, float], intercept: float) -> tuple[Array, Array]:
+        """Standard deviations in units of signal: within a scan, and with relaxation and PSF, which scans share."""
+        within = self.noise_var + self.registration_var + self.fraction_var
         shared = np.zeros_like(within)
-        for parameter, sd in relaxation_sd.items():
-            change = self.slopes.get(parameter, 0.0) - (self.values - intercept) * self.log_slopes[parameter]
+        for parameter, sd in shared_sd.items():
+            change = self.slopes.get(parameter, 0.0) - (self.values - intercept) * self.log_slopes.get(parameter, 0.0)
             shared = shared + (change * sd) ** 2
         return np.sqrt(within), np.sqrt(within + shared)
 
@@ -94,8 +107,8 @@ class RegionalSignals:
         Share of each tissue in the voxels of each region.
     spill_in : (n,)
         Part of the signal in the region's voxels that comes from elsewhere.
-    relaxation_sd
-        Standard deviation of each relaxation parameter.
+    shared_sd
+        Standard deviation of each relaxation parameter, and of the width of the PSF.
     reference_signal
         (signal, standard deviation with relaxation) of the CSF reference: the ventricles merged, all CSF without any.
     misfit, residual_sd, noise_sd, condition
@@ -112,7 +125,7 @@ class RegionalSignals:
     volumes_mm3: Array = field(repr=False)
     composition: dict[Tissue, Array] = field(repr=False)
     spill_in: Array = field(repr=False)
-    relaxation_sd: dict[Parameter, float] = field(repr=False)
+    shared_sd: dict[Parameter, float] = field(repr=False)
     reference_signal: tuple[float, float]
     misfit: float
     residual_sd: float
@@ -134,7 +147,9 @@ class _Scan:
     voxel_mm: Array
     acquisition: Acquisition
     relaxations: Mapping[Tissue, Relaxation]
-    ratios: Mapping[Parameter, NDArray[np.float32]]
+    ratios: Mapping[tuple[Tissue, str], NDArray[np.float32]]
+    widths_mm: Mapping[Tissue, float]
+    errors: FractionErrors
     kappa: Array
     registration_sd_mm: float
 
@@ -168,6 +183,7 @@ def regional_signals(
     estimators: Sequence[EstimatorName] = ("none", "gtm", "labbe"),
     groups: Sequence[Group] = MAIN,
     registration_sd_mm: float = REGISTRATION_SD_MM,
+    blurred: NDArray[np.float32] | None = None,
     voxel_kernel: VoxelKernel = "point",
 ) -> RegionalSignals:
     """Estimate the signal of every region of a sodium image.
@@ -192,6 +208,8 @@ def regional_signals(
         Regions that are estimated as one, besides those of the atlas.
     registration_sd_mm
         Standard deviation of each rigid motion that the registration leaves.
+    blurred : (n_compartments, X * Y * Z)
+        What :func:`sodium_prep.pvc.forward.push_compartments` gives, if it is known already.
     voxel_kernel
         See :func:`sodium_prep.pvc.forward.push_compartments`.
     """
@@ -199,7 +217,11 @@ def regional_signals(
     usable = finite if usable is None else usable & finite
     image = np.where(usable, image, 0.0)
     grid = (sodium_to_t1w, image.shape, sodium_affine)
-    blurred = push_compartments(compartments, *grid, psf, relaxations, voxel_kernel=voxel_kernel)
+
+    def push(compartments: Compartments) -> NDArray[np.float32]:
+        return push_compartments(compartments, *grid, psf, relaxations, voxel_kernel=voxel_kernel)
+
+    blurred = push(compartments) if blurred is None else blurred
     fractions = region_fractions(compartments, *grid)
     mask = fit_mask(blurred, compartments.names, compartments.kinds, usable)
     designs = build_designs(compartments, groups)
@@ -214,15 +236,17 @@ def regional_signals(
     kappa = np.ones(len(regions)) if b1_plus is None else means.weights @ np.asarray(b1_plus, float).reshape(-1)
     present = {tissue: relaxations[tissue] for tissue in sorted(set(compartments.tissues))}
     ratios = transfer_ratios((image.shape[0], image.shape[1], image.shape[2]), voxel_mm, psf, present)
-    scan = _Scan(
-        compartments, designs, regions, blurred, mask, voxel_mm, acquisition, present, ratios,
-        np.where(kappa > 0.0, kappa, 1.0), registration_sd_mm,
-    )  # fmt: skip
     brain = np.asarray(fractions[compartments.regions].sum(axis=0)).reshape(image.shape) > 0.5
     system = labbe(blurred, image, mask, noise, compartments.kinds, brain)
     fits = [system.fit(design.membership) for design in designs]
     first = fits[0]
     fine = designs[0].membership @ np.nan_to_num(first.values)
+    errors = fraction_errors(compartments, fine, mask, push)
+    scan = _Scan(
+        compartments, designs, regions, blurred, mask, voxel_mm, acquisition, present, ratios,
+        {tissue: psf.fwhm_mm_of(relaxation) for tissue, relaxation in present.items()}, errors,
+        np.where(kappa > 0.0, kappa, 1.0), registration_sd_mm,
+    )  # fmt: skip
     prediction = (fine.astype(np.float32) @ blurred).reshape(image.shape)
     composition = _composition(compartments, fractions, means)
     found: dict[EstimatorName, Signals] = {}
@@ -231,10 +255,15 @@ def regional_signals(
             found[name] = _uncorrected(scan, means, prediction, composition)
         elif name == "labbe":
             found[name] = _corrected(scan, fits, [fit.misfit for fit in fits])
+        elif name == "joint":
+            with_errors = labbe(blurred, image, mask, noise, compartments.kinds, brain, errors)
+            joint = [with_errors.fit(design.membership) for design in designs]
+            found[name] = _corrected(scan, joint, [fit.misfit for fit in joint], errors_fitted=True)
         else:
             matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
             found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
-    sds = {
+    sds: dict[Parameter, float] = {PSF_WIDTH: PSF_WIDTH_SD}
+    sds |= {
         (tissue, p): float(getattr(relaxation, sd)) for tissue, relaxation in present.items() for p, sd in _SDS.items()
     }
     residual = np.where(mask, image - prediction, np.nan).astype(np.float32)
@@ -259,7 +288,8 @@ def _composition(
 def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tuple[Array, dict[Parameter, Array]]:
     """Signal factor of regions of one tissue each, and the derivatives of its logarithm."""
     factors = np.ones(len(tissues))
-    slopes = {(t, p): np.zeros(len(tissues)) for t in sorted(set(scan.compartments.tissues)) for p in _SDS}
+    present = sorted(set(scan.compartments.tissues))
+    slopes: dict[Parameter, Array] = {(t, p): np.zeros(len(tissues)) for t in present for p in _SDS}
     known: dict[tuple[Tissue, float], tuple[float, dict[str, float]]] = {}
     for row, (tissue, b1) in enumerate(zip(tissues, kappa.tolist(), strict=True)):
         if (tissue, b1) not in known:
@@ -271,9 +301,12 @@ def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tupl
     return factors, slopes
 
 
-def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float]) -> Signals:
+def _corrected(
+    scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float], *, errors_fitted: bool = False
+) -> Signals:
     factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
-    values, noise_var, motion_var, ill = [], [], [], []
+    values, noise_var, motion_var, fraction_var, ill = [], [], [], [], []
+    error_images = scan.errors.images[:, scan.mask.reshape(-1)]
     slopes: dict[Parameter, list[Array]] = {}
     for design, fit, misfit in zip(scan.designs, fits, misfits, strict=True):
         columns = list(design.columns)
@@ -282,23 +315,26 @@ def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float])
         ill.append(fit.inflation[columns] > ILL_DETERMINED)
         motion, transfer = _responses(scan, design, fit)
         motion_var.append(motion[columns])
+        moved = fit.response(error_images)[columns] * scan.errors.sds
+        fraction_var.append(np.zeros(len(columns)) if errors_fitted else np.sum(moved**2, axis=1))
         for parameter, change in transfer.items():
             slopes.setdefault(parameter, []).append(change[columns])
     joined = {parameter: np.concatenate(parts) for parameter, parts in slopes.items()}
     return Signals(
-        np.concatenate(values), np.concatenate(noise_var), np.concatenate(motion_var), joined, factors, log_slopes,
-        np.concatenate(ill),
+        np.concatenate(values), np.concatenate(noise_var), np.concatenate(motion_var), np.concatenate(fraction_var),
+        joined, factors, log_slopes, np.concatenate(ill),
     )  # fmt: skip
 
 
 def _responses(scan: _Scan, design: Design, fit: RegionFit) -> tuple[Array, dict[Parameter, Array]]:
-    """Variance of the values from misregistration, and their change per unit of each T2* parameter through the PSF."""
+    """Variance of the values from misregistration, and their change per unit of each parameter of the PSF."""
     parts = scan.of_tissues(design.membership @ np.nan_to_num(fit.values))
     first, second = motion_derivatives(np.sum(list(parts.values()), axis=0), scan.voxel_mm, scan.centre)
-    images = [image[scan.mask] for image in (*first, *second, *transfer_derivatives(parts, scan.ratios))]
+    width = width_derivative(parts, scan.widths_mm, scan.voxel_mm)
+    images = [image[scan.mask] for image in (*first, *second, *transfer_derivatives(parts, scan.ratios), width)]
     change = fit.response(np.stack(images))
     variance = _motion_variance(change[:, :6], 0.5 * change[:, 6:12], scan.registration_sd_mm)
-    return variance, {p: -change[:, 12 + i] for i, p in enumerate(scan.ratios)}
+    return variance, {p: -change[:, 12 + i] for i, p in enumerate((*scan.ratios, PSF_WIDTH))}
 
 
 def _motion_variance(linear: Array, square: Array, sd_mm: float) -> Array:
@@ -329,7 +365,9 @@ def _uncorrected(
         mixed = mixed + part
         slopes |= {p: part * slope for p, slope in log_slopes.items() if p[0] == tissue}
     log_mixed = {p: slope / mixed for p, slope in slopes.items()}
-    return Signals(means.values, np.diag(means.covariance), motion_var, {}, mixed, log_mixed, np.zeros(n, bool))
+    return Signals(
+        means.values, np.diag(means.covariance), motion_var, np.zeros(n), {}, mixed, log_mixed, np.zeros(n, bool)
+    )
 
 
 def _spill_in(scan: _Scan, means: RegionMeans, fits: Sequence[RegionFit]) -> Array:

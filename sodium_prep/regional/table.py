@@ -33,6 +33,7 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
             "none": "mean over the region's voxels, without correction of partial volume",
             "gtm": "geometric transfer matrix (Rousset et al. 1998)",
             "labbe": "least squares on the regions as the acquisition blurs them (Labbe et al. 1998)",
+            "joint": "the same, with the errors of the tissue fractions fitted along",
         },
     },
     "reference": {"Description": "What the concentration was calibrated with"},
@@ -41,11 +42,14 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
     "coverage": {"Description": "Part of the region's volume inside usable sodium voxels", "Units": "1"},
     "tsc": {"Description": "Total sodium concentration", "Units": "mmol/L"},
     "tsc_stderr_within": {
-        "Description": "Standard error from noise, misfit and registration, without the errors of calibration and "
-        "relaxation that all regions of a scan share",
+        "Description": "Standard error from noise, misfit, registration and tissue fractions, without the errors of "
+        "calibration, relaxation and point spread function that all regions of a scan share",
         "Units": "mmol/L",
     },
-    "tsc_stderr": {"Description": "Standard error with calibration and relaxation", "Units": "mmol/L"},
+    "tsc_stderr": {
+        "Description": "Standard error with calibration, relaxation and point spread function",
+        "Units": "mmol/L",
+    },
     "tsc_ci_low": {"Description": "Lower end of the 95 % interval (Fieller) of tsc", "Units": "mmol/L"},
     "tsc_ci_high": {"Description": "Upper end of the 95 % interval (Fieller) of tsc", "Units": "mmol/L"},
     "tsc_sd": {"Description": "Standard deviation over the region's voxels, uncorrected only", "Units": "mmol/L"},
@@ -102,8 +106,8 @@ def regional_table(signals: RegionalSignals, lines: Mapping[str, CalibrationLine
     """Rows of the table: every region by every estimator and reference.
 
     A region has ``tsc = (t - a) / (g f)`` with its signal t, the line's intercept a and slope g, and its signal factor
-    f. Within a scan t varies with noise (widened where the model does not fit) and with registration; the total adds
-    calibration and relaxation. A relaxation parameter acts on f and, through the PSF, on every t, and these two effects
+    f. Within a scan t varies with noise (widened where the model does not fit), with registration and with the tissue
+    fractions; the total adds calibration, relaxation and the width of the PSF. A relaxation parameter acts on f and, through the PSF, on every t, and these two effects
     are added before squaring. The interval is Fieller's, for the ratio of t - a, with the error of t and of f, and g,
     with the covariance of a and g. The interval of ``none`` is that of the uncorrected mean: it does not hold the
     concentration of the tissue.
@@ -132,7 +136,7 @@ def regional_table(signals: RegionalSignals, lines: Mapping[str, CalibrationLine
 def _rows(
     signals: RegionalSignals, estimator: EstimatorName, found: Signals, reference: str, line: CalibrationLine
 ) -> list[tuple[int, dict[str, Any]]]:
-    within_sd, total_sd = found.signal_sd(signals.relaxation_sd, line.intercept)
+    within_sd, total_sd = found.signal_sd(signals.shared_sd, line.intercept)
     tsc, total, _, _ = predict_concentration(found.values, total_sd, found.factors, line)
     low, high = fieller_interval(found.values, total_sd, found.factors, line)
     gain = line.slope * found.factors

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH_IN = 5.4  # narrow, so that the lettering stays readable on a telephone
-ESTIMATOR_NAMES: Final = {"none": "uncorrected", "labbe": "corrected (Labbé)", "gtm": "corrected (GTM)"}
+ESTIMATOR_NAMES: Final = {
+    "none": "uncorrected",
+    "labbe": "corrected (Labbé)",
+    "gtm": "corrected (GTM)",
+    "joint": "corrected (joint)",
+}
 """Estimators as readers are told them."""
 
 _MARKERS = "os^Dv*PX"

@@ -12,7 +12,7 @@ from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.quant.calibration import CalibrationLine
 from sodium_prep.recon.noise import noise_power_spectrum
 from sodium_prep.regional.designs import build_designs
-from sodium_prep.regional.signals import Signals, regional_signals
+from sodium_prep.regional.signals import PSF_WIDTH, PSF_WIDTH_SD, Signals, regional_signals
 from sodium_prep.regional.table import TABLE_COLUMNS, csf_line, regional_table
 from tests.pvc import heads
 
@@ -112,7 +112,7 @@ def test_volume_coverage_and_composition(signals):
 
 
 def test_intervals_hold_the_truth_with_noise_and_calibration(image):
-    """Noise in the image, errors of the line: 200 scans, each with a line of its own."""
+    """Noise in the image, errors of line, fractions and PSF: 200 scans, each with a line of its own."""
     base = estimate(image, EXACT, registration_sd_mm=0.0, estimators=("labbe",))
     rng = np.random.default_rng(5)
     found = base.by_estimator["labbe"]
@@ -122,7 +122,8 @@ def test_intervals_hold_the_truth_with_noise_and_calibration(image):
     covered = []
     root = np.linalg.cholesky(LINE.covariance)
     for _ in range(200):
-        drawn = exact + rng.standard_normal(truth.size) * np.sqrt(found.noise_var)
+        drawn = exact + rng.standard_normal(truth.size) * np.sqrt(found.noise_var + found.fraction_var)
+        drawn += found.slopes[PSF_WIDTH] * PSF_WIDTH_SD * rng.standard_normal()
         intercept, slope = np.array([FLOOR, GAIN]) + root @ rng.standard_normal(2)
         line = CalibrationLine(intercept, slope, LINE.covariance)
         scan = replace(base, by_estimator={"labbe": replace(found, values=drawn)})
@@ -240,7 +241,9 @@ def test_relaxation_acts_on_factor_and_psf_together():
     """Both effects of a parameter are added before squaring: opposite ones cancel."""
     one = np.ones(1)
     key = ("GM", "t2star_slow_s")
-    found = Signals(10.0 * one, 0.0 * one, 0.0 * one, {key: 5.0 * one}, one, {key: 0.5 * one}, np.zeros(1, bool))
+    found = Signals(
+        10.0 * one, 0.0 * one, 0.0 * one, 0.0 * one, {key: 5.0 * one}, one, {key: 0.5 * one}, np.zeros(1, bool)
+    )
     assert found.signal_sd({key: 1.0}, 0.0)[1][0] == pytest.approx(0.0)
     opposed = replace(found, slopes={key: -5.0 * one})
     assert opposed.signal_sd({key: 1.0}, 0.0)[1][0] == pytest.approx(10.0)
