@@ -26,6 +26,7 @@ FLUID_SD: Final = 0.003
 """Standard deviation of the fraction of fluid in voxels that pass for pure grey matter, for T1w voxels of 1 mm. It
 grows with the area of a voxel's face: the wider the voxel, the thicker the layer of fluid that it hides."""
 BORDERS: Final[tuple[tuple[Tissue, Tissue], ...]] = (("GM", "WM"), ("CSF", "GM"))
+FLUID: Final = "fluid in grey matter"
 _BOTH: Final = 0.02
 _WITHOUT_FLUID: Final = ("deep_gm", "lesion")
 
@@ -50,6 +51,20 @@ class FractionErrors:
     images: NDArray[np.float32] = field(repr=False)
     sds: NDArray[np.float64]
     values: NDArray[np.floating] = field(repr=False)
+
+    @property
+    def at_borders(self) -> FractionErrors:
+        """Those that the image itself can tell. Fluid in grey matter looks like grey matter with more sodium."""
+        return self._chosen([name != FLUID for name in self.names])
+
+    @property
+    def unseen(self) -> FractionErrors:
+        """The others."""
+        return self._chosen([name == FLUID for name in self.names])
+
+    def _chosen(self, kept: list[bool]) -> FractionErrors:
+        names = tuple(name for name, keep in zip(self.names, kept, strict=True) if keep)
+        return FractionErrors(names, self.images[kept], self.sds[kept], self.values)
 
 
 def fraction_errors(
@@ -83,7 +98,7 @@ def fraction_errors(
             names.append(f"{lower}-{upper} border{way}")
             images.append(image * slope)
             sds.append(BORDER_SD)
-    names.append("fluid in grey matter")
+    names.append(FLUID)
     images.append(base[-1])
     sds.append(FLUID_SD * max(1.0, float(np.cbrt(compartments.voxel_volume_mm3)) ** 2))
     return FractionErrors(tuple(names), np.stack(images), np.array(sds), values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -61,7 +61,8 @@ class Signals:
         NaN where there is none.
     noise_var, registration_var, fraction_var : (n,)
         Variances from image noise (widened by the misfit of the model), from misregistration, and from errors of the
-        tissue fractions (zero for ``joint``, which has them in ``noise_var`` as far as the image does not tell them).
+        tissue fractions. For ``joint`` these are the errors that are not fitted; what the fit leaves of the others is
+        in ``noise_var``.
     slopes
         Change of the values per unit of each shared parameter through the PSF, (n,) each.
     factors, log_slopes
@@ -256,9 +257,9 @@ def regional_signals(
         elif name == "labbe":
             found[name] = _corrected(scan, fits, [fit.misfit for fit in fits])
         elif name == "joint":
-            with_errors = labbe(blurred, image, mask, noise, compartments.kinds, brain, errors)
+            with_errors = labbe(blurred, image, mask, noise, compartments.kinds, brain, errors.at_borders)
             joint = [with_errors.fit(design.membership) for design in designs]
-            found[name] = _corrected(scan, joint, [fit.misfit for fit in joint], errors_fitted=True)
+            found[name] = _corrected(replace(scan, errors=errors.unseen), joint, [fit.misfit for fit in joint])
         else:
             matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
             found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
@@ -301,9 +302,7 @@ def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tupl
     return factors, slopes
 
 
-def _corrected(
-    scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float], *, errors_fitted: bool = False
-) -> Signals:
+def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float]) -> Signals:
     factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
     values, noise_var, motion_var, fraction_var, ill = [], [], [], [], []
     error_images = scan.errors.images[:, scan.mask.reshape(-1)]
@@ -316,7 +315,7 @@ def _corrected(
         motion, transfer = _responses(scan, design, fit)
         motion_var.append(motion[columns])
         moved = fit.response(error_images)[columns] * scan.errors.sds
-        fraction_var.append(np.zeros(len(columns)) if errors_fitted else np.sum(moved**2, axis=1))
+        fraction_var.append(np.sum(moved**2, axis=1))
         for parameter, change in transfer.items():
             slopes.setdefault(parameter, []).append(change[columns])
     joined = {parameter: np.concatenate(parts) for parameter, parts in slopes.items()}

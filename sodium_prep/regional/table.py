@@ -107,10 +107,10 @@ def regional_table(signals: RegionalSignals, lines: Mapping[str, CalibrationLine
 
     A region has ``tsc = (t - a) / (g f)`` with its signal t, the line's intercept a and slope g, and its signal factor
     f. Within a scan t varies with noise (widened where the model does not fit), with registration and with the tissue
-    fractions; the total adds calibration, relaxation and the width of the PSF. A relaxation parameter acts on f and, through the PSF, on every t, and these two effects
-    are added before squaring. The interval is Fieller's, for the ratio of t - a, with the error of t and of f, and g,
-    with the covariance of a and g. The interval of ``none`` is that of the uncorrected mean: it does not hold the
-    concentration of the tissue.
+    fractions; the total adds calibration, relaxation and the width of the PSF. A relaxation parameter acts on f and,
+    through the PSF, on every t, and these two effects are added before squaring. The interval is Fieller's, for the
+    ratio of t - a, with the error of t and of f, and g, with the covariance of a and g. The interval of ``none`` is
+    that of the uncorrected mean: it does not hold the concentration of the tissue.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from sodium_prep.physics.relaxation import tissue_relaxation
 from sodium_prep.pvc.compartments import Compartments
 from sodium_prep.pvc.estimators import fit_mask, labbe
 from sodium_prep.pvc.forward import push_compartments
-from sodium_prep.pvc.fraction_errors import BORDER_SD, FLUID_SD, fraction_errors
+from sodium_prep.pvc.fraction_errors import BORDER_SD, FLUID, FLUID_SD, fraction_errors
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.recon.noise import noise_power_spectrum
@@ -70,7 +70,7 @@ def test_slopes_are_odd_and_fluid_is_all_of_the_cortex(model):
     x = 2 * (np.indices(heads.SHAPE)[0] - inside.min()) / np.ptp(inside) - 1
     np.testing.assert_allclose(slope[mask.ravel()], (even * x.ravel())[mask.ravel()], atol=1e-4)
     # In the middle of the cortex all of its volume takes part; grey matter goes, fluid of 140 mM comes.
-    fluid = errors.images[errors.names.index("fluid in grey matter")].reshape(heads.SHAPE)
+    fluid = errors.images[errors.names.index(FLUID)].reshape(heads.SHAPE)
     total = fluid.sum() * heads.VOXEL_MM**3
     solid = [i for i, s in enumerate(head.structures) if s in ("cortex", "hippocampus")]
     csf = [i for i, t in enumerate(head.tissues) if t == "CSF"]
@@ -83,6 +83,7 @@ def test_slopes_are_odd_and_fluid_is_all_of_the_cortex(model):
 def test_joint_fit_gains_what_its_covariance_says(model):
     """Scans of heads whose fractions are wrong as foretold: errors of both estimators are as large as they state."""
     head, values, _, blurred, mask, noise, errors = model
+    errors = errors.at_borders
     rng = np.random.default_rng(4)
     clean, regions = values @ blurred, head.regions
     plain = labbe(blurred, clean.reshape(heads.SHAPE), mask, noise, head.kinds)
@@ -111,5 +112,5 @@ def test_joint_fit_gains_what_its_covariance_says(model):
 def test_joint_fit_of_a_right_model_changes_nothing(model):
     head, values, _, blurred, mask, noise, errors = model
     clean = (values @ blurred).reshape(heads.SHAPE)
-    fit = labbe(blurred, clean, mask, noise, head.kinds, errors=errors).fit()
+    fit = labbe(blurred, clean, mask, noise, head.kinds, errors=errors.at_borders).fit()
     np.testing.assert_allclose(fit.values[head.regions], values[head.regions], rtol=2e-4)
