@@ -12,7 +12,7 @@ from typing import Any
 from sodium_prep import __version__
 from sodium_prep.bids.precomputed import parse_derivatives
 from sodium_prep.errors import UsageError
-from sodium_prep.settings import CHECKS, ESTIMATORS, REGION_PRESETS, REFERENCES, Settings, make_settings, read_toml
+from sodium_prep.settings import CHECKS, ESTIMATORS, REFERENCES, REGION_PRESETS, Settings, make_settings, read_toml
 
 _EXIT_CODES = """\
 exit codes:

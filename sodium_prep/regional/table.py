@@ -17,6 +17,7 @@ from sodium_prep.quant.calibration import (
     predict_concentration,
 )
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
+from sodium_prep.regional.asymmetry import asymmetry, concentrations_over_gain, side_pairs
 from sodium_prep.regional.signals import EstimatorName, RegionalSignals, Signals
 
 TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
@@ -56,6 +57,19 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
     "spill_in_fraction": {
         "Description": "Part of the signal in the region's voxels that comes from other compartments",
         "Units": "1",
+    },
+    "csf_signal_fraction": {
+        "Description": "Part of the signal in the region's voxels that comes from CSF, by the fitted model; of the "
+        "signal, where csf_fraction is of the volume",
+        "Units": "1",
+    },
+    "asymmetry": {
+        "Description": "Asymmetry index 200 (L - R) / (L + R) of tsc, the same in the rows of both sides",
+        "Units": "percent",
+    },
+    "asymmetry_stderr": {
+        "Description": "Its standard error, from the joint covariance of the two sides",
+        "Units": "percent",
     },
     "flag": {
         "Description": "Why the row must be read with care, joined by +; ok if nothing is known against it",
@@ -139,6 +153,8 @@ def _rows(
     within = within_sd / gain
     means = signals.means
     uncorrected = estimator == "none"
+    joint = concentrations_over_gain(found, signals.relaxation_sd, line)
+    pairs = side_pairs(signals.regions)
     out = []
     for i, region in enumerate(signals.regions):
         row = {
@@ -162,7 +178,10 @@ def _rows(
             "wm_fraction": _share(signals.composition, "WM", i),
             "csf_fraction": _share(signals.composition, "CSF", i),
             "spill_in_fraction": float(signals.spill_in[i]),
+            "csf_signal_fraction": float(signals.csf_signal[i]),
         }
+        index, index_sd = asymmetry(*joint, *pairs[i]) if i in pairs else (None, None)
+        row |= {"asymmetry": index, "asymmetry_stderr": index_sd}
         row["flag"] = _flag(row, bool(found.ill_determined[i]), signals.misfit, corrected=not uncorrected)
         out.append((id(region), row))
     return out

@@ -19,7 +19,7 @@ from tests.pvc import heads
 COLUMNS = [
     "index", "name", "hemisphere", "tissue", "estimator", "reference", "n_voxels", "volume_mm3", "coverage", "tsc",
     "tsc_stderr_within", "tsc_stderr", "tsc_ci_low", "tsc_ci_high", "tsc_sd", "tsc_median", "gm_fraction",
-    "wm_fraction", "csf_fraction", "spill_in_fraction", "flag",
+    "wm_fraction", "csf_fraction", "spill_in_fraction", "csf_signal_fraction", "asymmetry", "asymmetry_stderr", "flag",
 ]  # fmt: skip
 RELAXATIONS = {t: tissue_relaxation(t, 3.0) for t in ("GM", "WM", "CSF", "extracerebral")}
 EXACT = {
@@ -101,6 +101,24 @@ def test_concentrations_are_recovered_and_uncorrected_ones_are_not(signals):
     assert plain["spill_in_fraction"] > 0.05
     assert plain["csf_fraction"] > 0.6
     assert pick(rows, "CSF", "both")["tsc_sd"] is None
+
+
+def test_signal_of_csf_is_its_share_of_the_image(image, signals):
+    fluid = {
+        name: GAIN * heads.TRUTH_MM[name] * float(signal_factor(heads.ACQUISITION, RELAXATIONS["CSF"]))
+        if part[0] == "CSF"
+        else 0.0
+        for name, part in heads.PARTS.items()
+    }
+    share = heads.analytic_image(fluid, sodium_to_t1w=heads.rigid()).ravel() / (image - FLOOR).mean()
+    whole = (image - FLOOR).ravel() / (image - FLOOR).mean()
+    expected = (signals.means.weights @ share) / (signals.means.weights @ whole)
+    rows = regional_table(signals, {"vials": LINE})
+    found = np.array([row["csf_signal_fraction"] for row in rows if row["estimator"] == "none"])
+    np.testing.assert_allclose(found, expected, atol=3e-3)
+    assert np.ptp(expected) > 0.5
+    cortex = pick(rows, "cortex", "both")
+    assert cortex["csf_signal_fraction"] > 1.5 * cortex["csf_fraction"]  # fluid outside shines in
 
 
 def test_volume_coverage_and_composition(signals):
@@ -240,7 +258,8 @@ def test_relaxation_acts_on_factor_and_psf_together():
     """Both effects of a parameter are added before squaring: opposite ones cancel."""
     one = np.ones(1)
     key = ("GM", "t2star_slow_s")
-    found = Signals(10.0 * one, 0.0 * one, 0.0 * one, {key: 5.0 * one}, one, {key: 0.5 * one}, np.zeros(1, bool))
+    none = np.zeros((1, 1))
+    found = Signals(10.0 * one, 0.0 * one, 0.0 * one, {key: 5.0 * one}, one, {key: 0.5 * one}, np.zeros(1, bool), none)
     assert found.signal_sd({key: 1.0}, 0.0)[1][0] == pytest.approx(0.0)
     opposed = replace(found, slopes={key: -5.0 * one})
     assert opposed.signal_sd({key: 1.0}, 0.0)[1][0] == pytest.approx(10.0)
