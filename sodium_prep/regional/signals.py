@@ -379,7 +379,7 @@ def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Paramete
         return float("nan"), float("nan")
     ventricles = [i for i in fluid if "vent" in c.names[i].lower()]
     region = Region(None, "CSF", "both", "CSF", tuple(ventricles or fluid))
-    design = merged_design(len(c.names), region)
+    design = merged_design(c, region)
     fit = system.fit(design.membership)
     motion, transfer = _responses(scan, design, fit)
     moved = _motion_covariance(motion[:1], scan.registration_sd_mm)

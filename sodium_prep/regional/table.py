@@ -17,7 +17,8 @@ from sodium_prep.quant.calibration import (
     predict_concentration,
 )
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
-from sodium_prep.regional.asymmetry import asymmetry, concentrations_over_gain, side_pairs
+from sodium_prep.regional.asymmetry import asymmetry, concentrations_over_gain, ratio, side_pairs
+from sodium_prep.regional.lesion import mirror_weights
 from sodium_prep.regional.signals import EstimatorName, RegionalSignals, Signals
 
 TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
@@ -71,6 +72,12 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
         "Description": "Its standard error, from the joint covariance of the two sides",
         "Units": "percent",
     },
+    "mirror_ratio": {
+        "Description": "Rows of a lesion: tsc over that of what lies opposite. Lesion: over grey and white matter of "
+        "its mirror image, weighted by volume; rim: over the same tissue of the mirror image",
+        "Units": "1",
+    },
+    "mirror_ratio_stderr": {"Description": "Its standard error, from the joint covariance", "Units": "1"},
     "flag": {
         "Description": "Why the row must be read with care, joined by +; ok if nothing is known against it",
         "Levels": {
@@ -154,7 +161,7 @@ def _rows(
     means = signals.means
     uncorrected = estimator == "none"
     joint = concentrations_over_gain(found, signals.relaxation_sd, line)
-    pairs = side_pairs(signals.regions)
+    pairs, mirror = side_pairs(signals.regions), mirror_weights(signals.regions, signals.volumes_mm3)
     out = []
     for i, region in enumerate(signals.regions):
         row = {
@@ -182,6 +189,8 @@ def _rows(
         }
         index, index_sd = asymmetry(*joint, *pairs[i]) if i in pairs else (None, None)
         row |= {"asymmetry": index, "asymmetry_stderr": index_sd}
+        over, over_sd = ratio(*joint, np.eye(len(found.values))[i], mirror[i]) if i in mirror else (None, None)
+        row |= {"mirror_ratio": over, "mirror_ratio_stderr": over_sd}
         row["flag"] = _flag(row, bool(found.ill_determined[i]), signals.misfit, corrected=not uncorrected)
         out.append((id(region), row))
     return out

@@ -108,7 +108,8 @@ def test_presets_are_chosen_by_name():
     assert len(own) == 3
     names = [one.name for one in groups_of(PRESETS)]
     assert len(names) == len(set(names))
-    assert set(names) | {"Lesion", "Sulcal-CSF"} == set(RESERVED_NAMES)
+    lesion = {f"Lesion{part}" for part in ("", "RimGM", "RimWM", "MirrorGM", "MirrorWM")}
+    assert {*names, *lesion, "Sulcal-CSF"} == set(RESERVED_NAMES)
     cortex, *_, insula = group_records(groups_of(("lobes",)))
     assert cortex == {"Name": "Cortex", "Tissue": "GM", "Structure": "cortex"}
     assert insula["Parts"] == [["insula"]]

@@ -19,7 +19,8 @@ from tests.pvc import heads
 COLUMNS = [
     "index", "name", "hemisphere", "tissue", "estimator", "reference", "n_voxels", "volume_mm3", "coverage", "tsc",
     "tsc_stderr_within", "tsc_stderr", "tsc_ci_low", "tsc_ci_high", "tsc_sd", "tsc_median", "gm_fraction",
-    "wm_fraction", "csf_fraction", "spill_in_fraction", "csf_signal_fraction", "asymmetry", "asymmetry_stderr", "flag",
+    "wm_fraction", "csf_fraction", "spill_in_fraction", "csf_signal_fraction", "asymmetry", "asymmetry_stderr",
+    "mirror_ratio", "mirror_ratio_stderr", "flag",
 ]  # fmt: skip
 RELAXATIONS = {t: tissue_relaxation(t, 3.0) for t in ("GM", "WM", "CSF", "extracerebral")}
 EXACT = {
