@@ -103,7 +103,7 @@ class Quantify(Step):
         )
         if lesion is None or not lesion.any():
             return compartments, []
-        return around_lesion(compartments, lesion, fit_mirror(labels, affine, table, avoid=lesion))
+        return around_lesion(compartments, lesion, fit_mirror(labels.astype("int32"), affine, table, avoid=lesion))
 
     def _scan(self, t1w_affine: Any) -> Any:
         import numpy as np

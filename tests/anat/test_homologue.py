@@ -1,5 +1,7 @@
 """The way to the other side of the brain, on heads in which it is known."""
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -13,6 +15,7 @@ from tests.pvc.heads import rigid
 ACROSS = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
+@lru_cache
 def symmetric_labels():
     """The left labels of the atlas, and the same again on the right."""
     atlas = load_atlas()
