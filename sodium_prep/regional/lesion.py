@@ -24,6 +24,8 @@ LEAST_MM3: Final = 200.0
 """Parts of rim and mirror image below this volume stay with their label: no sodium image resolves them."""
 _TISSUES: Final[tuple[Tissue, ...]] = ("GM", "WM")
 _USABLE_SHARE: Final = 0.5
+_GOOD_MM: Final = 5.0
+"""Twice what is usual: 2.4 to 2.6 mm in phantom heads."""
 
 
 def around_lesion(compartments: Compartments, lesion: Mask, mirror: MirrorMap | None) -> tuple[Compartments, list[str]]:
@@ -56,11 +58,13 @@ def around_lesion(compartments: Compartments, lesion: Mask, mirror: MirrorMap | 
             "The lesion has no mirror image: most of what lies opposite is lesion, rim, or outside the image, as with "
             "lesions of the midline or of both sides."
         ]
-    note = (
-        f"The mirror image of the lesion was found through {mirror.n_pairs} pairs of labels, whose centres agree "
-        f"within {mirror.residual_mm:.1f} mm (median)."
-    )
-    return _with_mirror(out, free), [note]
+    notes = []
+    if mirror.residual_mm > _GOOD_MM:
+        notes.append(
+            f"The place of the lesion's mirror image is uncertain: the centres of left and right labels agree within "
+            f"{mirror.residual_mm:.1f} mm only (median of {mirror.n_pairs} pairs)."
+        )
+    return _with_mirror(out, free), notes
 
 
 def _shell(lesion: Mask, affine: Array) -> Mask:

@@ -61,7 +61,7 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
     },
     "csf_signal_fraction": {
         "Description": "Part of the signal in the region's voxels that comes from CSF, by the fitted model; of the "
-        "signal, where csf_fraction is of the volume",
+        "signal, where csf_fraction is of the volume. Ripples of the point spread function can make it negative",
         "Units": "1",
     },
     "asymmetry": {

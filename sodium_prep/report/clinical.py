@@ -49,7 +49,7 @@ def _lesion(rows: Mapping[tuple[str, str], Mapping[str, Any]], how: str) -> dict
             words,
             f"{_number(row['volume_mm3']) / 1000.0:.1f} ml",
             _with_interval(row),
-            _with_error(row["mirror_ratio"], row["mirror_ratio_stderr"], 2),
+            "" if "Mirror" in row["name"] else _with_error(row["mirror_ratio"], row["mirror_ratio_stderr"], 2),
             "" if row["flag"] == "ok" else str(row["flag"]),
         ]
         for words, row in found

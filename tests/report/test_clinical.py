@@ -52,7 +52,7 @@ def test_a_lesion_stands_first_with_its_parts_in_order():
     assert [line[0] for line in lesion["rows"]] == ["Lesion", "Rim, white matter", "Mirror image, white matter"]
     assert lesion["rows"][0][1:] == ["2.5 ml", "80.0 [78.0, 82.0]", "2.29 ± 0.05", ""]
     assert lesion["rows"][1][3:] == ["1.49 ± 0.03", "uncertain"]
-    assert lesion["rows"][2][3] == "n/a"
+    assert lesion["rows"][2][3] == ""
     assert len(asymmetry["rows"]) == 1
 
 
