@@ -22,6 +22,7 @@ RIM_MM: Final = 5.0
 """Thickness of the rim."""
 LEAST_MM3: Final = 200.0
 """Parts of rim and mirror image below this volume stay with their label: no sodium image resolves them."""
+_SLIVER_MM3: Final = 30.0
 _TISSUES: Final[tuple[Tissue, ...]] = ("GM", "WM")
 _USABLE_SHARE: Final = 0.5
 _GOOD_MM: Final = 5.0
@@ -119,9 +120,15 @@ def _with_rim(compartments: Compartments, rim: Mask) -> Compartments:
 
 
 def _with_mirror(compartments: Compartments, mirror: Mask) -> Compartments:
+    """Divide labels in two, but leave slivers, which nothing would determine, with the larger part."""
     c = _copy(compartments)
     for parts in _tissue_parts(c, mirror).values():
         for i, inside in parts:
+            volume, rest = (float(c.weights[i][part].sum()) * c.voxel_volume_mm3 for part in (inside, ~inside))
+            if volume < _SLIVER_MM3:
+                continue
+            if rest < _SLIVER_MM3:
+                inside = np.ones_like(inside)
             c.append(
                 c.names[i], c.tissues[i], "region", *_cut(c, i, inside), index=c.indices[i],
                 hemisphere=c.hemispheres[i], structure=c.structures[i], in_mirror=True,

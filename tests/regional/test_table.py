@@ -1,6 +1,7 @@
 """The regional table on an analytic head: truth, intervals, invariances."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -50,13 +51,18 @@ def estimate(image, relaxations=RELAXATIONS, **options):
     )
 
 
-@pytest.fixture(scope="module")
-def image():
+@lru_cache
+def exact_image():
     amounts = {
         name: GAIN * heads.TRUTH_MM[name] * float(signal_factor(heads.ACQUISITION, RELAXATIONS[part[0]]))
         for name, part in heads.PARTS.items()
     }
     return heads.analytic_image(amounts, sodium_to_t1w=heads.rigid()) + FLOOR
+
+
+@pytest.fixture(scope="module")
+def image():
+    return exact_image()
 
 
 @pytest.fixture(scope="module")
