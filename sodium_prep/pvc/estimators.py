@@ -11,6 +11,7 @@ All three are linear in the image. With blurred compartments ``b_j`` and an inst
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,10 +73,6 @@ class RegionFit:
     def response(self, images: NDArray[np.floating]) -> Array:
         """Change of the values if these are added to the image; (k, m) voxels of the mask -> (n, k)."""
         return self._operator @ gram(self._system.instruments, np.atleast_2d(images))
-
-    def covariance_with(self, other: RegionFit) -> Array:
-        """Covariance with the values of another design for the same image, from noise alone; (n, n of the other)."""
-        return np.asarray(self._operator @ self._system.noise_matrix @ other._operator.T)
 
     def prediction(self, blurred: NDArray[np.float32], membership: Array) -> NDArray[np.float32]:
         """What the model says the image is, in all voxels for which blurred compartments are given."""
@@ -190,6 +187,12 @@ class RegionalSystem:
         matrix, covered = m.T @ self.matrix @ m, m.T @ self._norms
         free = np.asarray(m.T @ self.nuisance > 0.0)
         return matrix + np.diag(NUISANCE_RIDGE * free * np.diag(matrix)), covered > _LEAST_SHARE * covered.max()
+
+
+def joint_covariance(fits: Sequence[RegionFit], columns: Sequence[Sequence[int]]) -> Array:
+    """Covariance from noise of columns of several designs for one system, in their order."""
+    rows = np.concatenate([fit._operator[list(chosen)] for fit, chosen in zip(fits, columns, strict=True)])
+    return np.asarray(rows @ fits[0]._system.noise_matrix @ rows.T)
 
 
 def _inverse(matrix: Array) -> tuple[Array, float]:

@@ -21,6 +21,7 @@ from sodium_prep.pvc.estimators import (
     RegionMeans,
     fit_mask,
     gtm,
+    joint_covariance,
     labbe,
     regional_means,
 )
@@ -290,23 +291,12 @@ def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float])
             slopes.setdefault(parameter, []).append(change[columns])
     joined = {parameter: np.concatenate(parts) for parameter, parts in slopes.items()}
     wide = np.concatenate(widening)
-    noise = _joint_covariance(scan.designs, fits) * np.outer(wide, wide)
+    noise = joint_covariance(fits, [design.columns for design in scan.designs]) * np.outer(wide, wide)
     moved = _motion_covariance(np.concatenate(motions), scan.registration_sd_mm)
     return Signals(
         np.concatenate(values), np.diag(noise), np.diag(moved), joined, factors, log_slopes, np.concatenate(ill),
         noise + moved,
     )  # fmt: skip
-
-
-def _joint_covariance(designs: Sequence[Design], fits: Sequence[RegionFit]) -> Array:
-    """Covariance of the regions of all designs from noise."""
-    kept = [list(design.columns) for design in designs]
-    return np.block(
-        [
-            [a.covariance_with(b)[np.ix_(i, j)] for b, j in zip(fits, kept, strict=True)]
-            for a, i in zip(fits, kept, strict=True)
-        ]
-    )
 
 
 def _responses(scan: _Scan, design: Design, fit: RegionFit) -> tuple[Array, dict[Parameter, Array]]:
