@@ -14,13 +14,13 @@ Estimator = Literal["none", "gtm", "labbe", "joint"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
 ReconMethod = Literal["auto", "gridding", "vendor"]
 Registration = Literal["ants", "greedy"]
-GroupPreset = Literal["main", "lobes", "alzheimer", "als", "deepgrey"]
+RegionPreset = Literal["main", "lobes", "ad", "als", "epilepsy", "deepgrey"]
 
 ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "joint")
 CHECKS: tuple[Check, ...] = ("sides",)
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
 Check = Literal["sides"]
-GROUP_PRESETS: tuple[GroupPreset, ...] = ("main", "lobes", "alzheimer", "als", "deepgrey")
+REGION_PRESETS: tuple[RegionPreset, ...] = ("main", "lobes", "ad", "als", "epilepsy", "deepgrey")
 
 _NOT_REUSED = (
     "bids_dir",
@@ -61,7 +61,7 @@ class Settings(BaseModel):
         Width of a Gaussian PSF in place of the one computed from the acquisition.
     atlas
         What :func:`sodium_prep.atlas.provide.find_atlas` takes: the first covers the brain, others are laid over it.
-    groups
+    regions
         Presets of regions that are estimated as one besides the main ones.
     output_spaces
         Spaces of resampled TSC maps besides the native one: ``T1w``, names and files of templates.
@@ -95,7 +95,7 @@ class Settings(BaseModel):
     pvc: tuple[Estimator, ...] = ESTIMATORS
     psf_fwhm_mm: float | None = Field(default=None, gt=0.0, lt=100.0)
     atlas: tuple[str, ...] = Field(default=("desikan-killiany",), min_length=1)
-    groups: tuple[GroupPreset, ...] = ("lobes",)
+    regions: tuple[RegionPreset, ...] = ("lobes",)
     output_spaces: tuple[str, ...] = ("T1w", "MNI152NLin6Asym")
     registration: Registration = "ants"
     fast_registration: bool = False

@@ -12,7 +12,7 @@ from typing import Any
 from sodium_prep import __version__
 from sodium_prep.bids.precomputed import parse_derivatives
 from sodium_prep.errors import UsageError
-from sodium_prep.settings import CHECKS, ESTIMATORS, GROUP_PRESETS, REFERENCES, Settings, make_settings, read_toml
+from sodium_prep.settings import CHECKS, ESTIMATORS, REFERENCES, REGION_PRESETS, Settings, make_settings, read_toml
 
 _EXIT_CODES = """\
 exit codes:
@@ -108,11 +108,11 @@ def _add_anatomy(group: argparse._ArgumentGroup) -> None:
         ".tsv; further ones (tracts, nuclei) are laid over the first",
     )
     group.add_argument(
-        "--groups",
+        "--regions",
         nargs="+",
-        choices=GROUP_PRESETS,
-        help="sets of regions that are estimated as one each; main is cortex, white matter, hippocampus and CSF, which "
-        "are always there (default: lobes)",
+        choices=REGION_PRESETS,
+        help="sets of regions that studies of one kind report, each estimated as one; main is cortex, white matter, "
+        "hippocampus and CSF, which are always there (default: lobes)",
     )
     group.add_argument(
         "--output-spaces",
@@ -202,7 +202,7 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[Settings, int]:
             given[key] = tuple(_label(name.removeprefix(prefix), key) for name in given[key])
     if "derivatives" in given:
         given["derivatives"] = parse_derivatives(given["derivatives"])
-    for key in ("reference", "pvc", "output_spaces", "atlas", "groups", "ignore"):
+    for key in ("reference", "pvc", "output_spaces", "atlas", "regions", "ignore"):
         if key in given:
             given[key] = tuple(dict.fromkeys(given[key]))
     settings = make_settings(values | given | {"version": __version__})

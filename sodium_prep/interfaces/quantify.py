@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Quantify(Step):
 
         table = read_table(Path(self.inputs.atlas_table))
         labels, affine = load_image(self.inputs.labels)
-        compartments = self._compartments(labels, affine, table)
+        compartments, notes = self._compartments(labels, affine, table)
         scan = self._scan(affine)
         eyes = _eyes(labels, affine, table)
         to_sodium = np.linalg.inv(scan.sodium_to_t1w)
@@ -78,14 +79,17 @@ class Quantify(Step):
             groups=groups_of(list(self.inputs.groups or [])),
             **({"registration_sd_mm": sd} if isdefined(sd := self.inputs.registration_sd_mm) else {}),
         )
-        self._write(result, scan, relaxations)
+        self._write(replace(result, notes=(*notes, *result.notes)), scan, relaxations)
         return runtime
 
     def _compartments(self, labels: Any, affine: Any, table: Any) -> Any:
+        from sodium_prep.anat.homologue import fit_mirror
         from sodium_prep.pvc.compartments import build_compartments
+        from sodium_prep.regional.lesion import around_lesion
 
+        lesion = load_mask(self.inputs.lesion)
         gm, wm, csf = (load_image(getattr(self.inputs, t))[0].astype("float32") for t in ("gm", "wm", "csf"))
-        return build_compartments(
+        compartments = build_compartments(
             gm,
             wm,
             csf,
@@ -95,8 +99,11 @@ class Quantify(Step):
             labels.astype("int32"),
             table,
             affine,
-            lesion=load_mask(self.inputs.lesion),
+            lesion=lesion,
         )
+        if lesion is None or not lesion.any():
+            return compartments, []
+        return around_lesion(compartments, lesion, fit_mirror(labels.astype("int32"), affine, table, avoid=lesion))
 
     def _scan(self, t1w_affine: Any) -> Any:
         import numpy as np

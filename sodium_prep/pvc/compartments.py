@@ -52,6 +52,8 @@ class Compartments:
         T1w grid.
     indices, hemispheres, structures
         From the atlas table; index -1 for compartments that no atlas label stands for.
+    in_mirror
+        Whether it is the part of a label that lies opposite a lesion.
     """
 
     names: list[str]
@@ -64,14 +66,16 @@ class Compartments:
     indices: list[int] = field(default_factory=list)
     hemispheres: list[str] = field(default_factory=list)
     structures: list[str] = field(default_factory=list)
+    in_mirror: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         n = len(self.names)
         self.indices = self.indices or [-1] * n
         self.hemispheres = self.hemispheres or ["both"] * n
         self.structures = self.structures or [""] * n
+        self.in_mirror = self.in_mirror or [False] * n
         columns = (self.tissues, self.kinds, self.voxels, self.weights, self.indices, self.hemispheres, self.structures)
-        if any(len(column) != n for column in columns):
+        if any(len(column) != n for column in (*columns, self.in_mirror)):
             raise ValueError("every list of a set of compartments must have one entry per compartment")
 
     @property
@@ -100,6 +104,7 @@ class Compartments:
         index: int = -1,
         hemisphere: str = "both",
         structure: str = "",
+        in_mirror: bool = False,
     ) -> None:
         """Add one compartment at the end."""
         self.names.append(name)
@@ -110,6 +115,7 @@ class Compartments:
         self.indices.append(index)
         self.hemispheres.append(hemisphere)
         self.structures.append(structure)
+        self.in_mirror.append(in_mirror)
 
 
 def build_compartments(
@@ -135,8 +141,9 @@ def build_compartments(
 
     Cortical and cerebellar labels hold grey matter; hippocampus, deep grey matter and brain stem everything that is not
     CSF; white matter labels white matter; ventricle labels CSF. A share that its label does not hold goes to the
-    nearest label that does, CSF to the sulcal CSF of its side. The fluid at the surface of the mask is free. Around the
-    brain come three shells of free CSF, soft tissue (by T1w intensity) and the rest (bone, air), all in angular patches.
+    nearest label that does, CSF to the sulcal CSF of its side. The fluid at the surface of the mask is free. Around
+    the brain come three shells of free CSF, soft tissue (by T1w intensity) and the rest (bone, air), all in angular
+    patches.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ All three are linear in the image. With blurred compartments ``b_j`` and an inst
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,6 +64,7 @@ class RegionFit:
     residual_sd: float
     noise_sd: float
     _operator: Array = field(repr=False)
+    _pull: Array = field(repr=False)
     _system: RegionalSystem = field(repr=False)
 
     @property
@@ -187,6 +189,7 @@ class RegionalSystem:
             float(np.sqrt(squares / self._core.sum())),
             float(np.sqrt(np.mean(variance[self._core]))),
             operator[kept],
+            pull[kept],
             self,
         )
 
@@ -220,6 +223,15 @@ class RegionalSystem:
         spectrum = self.noise.spectrum
         peak = 1.0 if spectrum is None else float(np.mean(spectrum**2, dtype=np.float64) / np.mean(spectrum))
         return np.asarray(peak * variance / self.random_sds**2)
+
+
+def joint_covariance(fits: Sequence[RegionFit], columns: Sequence[Sequence[int]]) -> Array:
+    """Covariance from noise and random effects of columns of several designs for one system, in their order."""
+    rows, pull = (
+        np.concatenate([part[list(chosen)] for part, chosen in zip(parts, columns, strict=True)])
+        for parts in ([fit._operator for fit in fits], [fit._pull for fit in fits])
+    )
+    return np.asarray(rows @ fits[0]._system.noise_matrix @ rows.T + pull @ pull.T)
 
 
 def _inverse(matrix: Array) -> tuple[Array, float]:

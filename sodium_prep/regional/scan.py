@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sodium_prep.atlas.groups import MAIN, Group
+from sodium_prep.atlas.groups import MAIN, Group, missing_note
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, Tissue
@@ -184,7 +184,9 @@ def quantify_scan(
     InputError
         If vials are wanted and described but cannot be used.
     """
-    notes: list[str] = []
+    c = compartments
+    of_atlas = [[column[i] for i in c.regions] for column in (c.names, c.hemispheres, c.structures, c.tissues)]
+    notes = list(filter(None, [missing_note(groups, *of_atlas)]))
     wanted: list[EstimatorName] = ["none"]
     if scan.psf is not None:
         wanted += [name for name in ("gtm", "labbe", "joint") if name in estimators]

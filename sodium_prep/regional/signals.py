@@ -21,6 +21,7 @@ from sodium_prep.pvc.estimators import (
     RegionMeans,
     fit_mask,
     gtm,
+    joint_covariance,
     labbe,
     regional_means,
 )
@@ -69,6 +70,8 @@ class Signals:
         Signal factor of each region, and change of its logarithm per unit of each relaxation parameter.
     ill_determined : (n,) bool
         The other regions inflate the variance more than 30 times.
+    covariance : (n, n)
+        Of the values within a scan; ``noise_var + registration_var`` is its diagonal.
     """
 
     values: Array
@@ -79,6 +82,7 @@ class Signals:
     factors: Array
     log_slopes: dict[Parameter, Array]
     ill_determined: NDArray[np.bool_]
+    covariance: Array = field(repr=False)
 
     def signal_sd(self, shared_sd: Mapping[Parameter, float], intercept: float) -> tuple[Array, Array]:
         """Standard deviations in units of signal: within a scan, and with relaxation and PSF, which scans share."""
@@ -106,8 +110,8 @@ class RegionalSignals:
         Volume of each region in T1w space.
     composition
         Share of each tissue in the voxels of each region.
-    spill_in : (n,)
-        Part of the signal in the region's voxels that comes from elsewhere.
+    spill_in, csf_signal : (n,)
+        Part of the signal in the region's voxels that comes from elsewhere, and from CSF.
     shared_sd
         Standard deviation of each relaxation parameter, and of the width of the PSF.
     reference_signal
@@ -126,6 +130,7 @@ class RegionalSignals:
     volumes_mm3: Array = field(repr=False)
     composition: dict[Tissue, Array] = field(repr=False)
     spill_in: Array = field(repr=False)
+    csf_signal: Array = field(repr=False)
     shared_sd: dict[Parameter, float] = field(repr=False)
     reference_signal: tuple[float, float]
     misfit: float
@@ -269,7 +274,7 @@ def regional_signals(
     }
     residual = np.where(mask, image - prediction, np.nan).astype(np.float32)
     return RegionalSignals(
-        regions, found, means, volumes, composition, _spill_in(scan, means, fits), sds,
+        regions, found, means, volumes, composition, *_signal_sources(scan, means, fits), sds,
         _reference_signal(scan, system, sds),
         first.misfit, first.residual_sd, first.noise_sd, first.condition, residual, prediction,
     )  # fmt: skip
@@ -304,45 +309,49 @@ def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tupl
 
 def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float]) -> Signals:
     factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
-    values, noise_var, motion_var, fraction_var, ill = [], [], [], [], []
+    values, motions, fractions, ill, widening = [], [], [], [], []
     error_images = scan.errors.images[:, scan.mask.reshape(-1)]
     slopes: dict[Parameter, list[Array]] = {}
     for design, fit, misfit in zip(scan.designs, fits, misfits, strict=True):
         columns = list(design.columns)
         values.append(fit.values[columns])
-        noise_var.append(np.diag(fit.covariance)[columns] * max(1.0, misfit))
+        widening.append(np.full(len(columns), np.sqrt(max(1.0, misfit))))
         ill.append(fit.inflation[columns] > ILL_DETERMINED)
         motion, transfer = _responses(scan, design, fit)
-        motion_var.append(motion[columns])
-        moved = fit.response(error_images)[columns] * scan.errors.sds
-        fraction_var.append(np.sum(moved**2, axis=1))
+        motions.append(motion[columns])
+        fractions.append(fit.response(error_images)[columns] * scan.errors.sds)
         for parameter, change in transfer.items():
             slopes.setdefault(parameter, []).append(change[columns])
     joined = {parameter: np.concatenate(parts) for parameter, parts in slopes.items()}
+    wide = np.concatenate(widening)
+    noise = joint_covariance(fits, [design.columns for design in scan.designs]) * np.outer(wide, wide)
+    moved = _motion_covariance(np.concatenate(motions), scan.registration_sd_mm)
+    wrong = np.concatenate(fractions) @ np.concatenate(fractions).T
     return Signals(
-        np.concatenate(values), np.concatenate(noise_var), np.concatenate(motion_var), np.concatenate(fraction_var),
-        joined, factors, log_slopes, np.concatenate(ill),
+        np.concatenate(values), np.diag(noise), np.diag(moved), np.diag(wrong), joined, factors, log_slopes,
+        np.concatenate(ill), noise + moved + wrong,
     )  # fmt: skip
 
 
 def _responses(scan: _Scan, design: Design, fit: RegionFit) -> tuple[Array, dict[Parameter, Array]]:
-    """Variance of the values from misregistration, and their change per unit of each parameter of the PSF."""
+    """Change of the values by motions, as in :func:`_motion_covariance`, and per unit of each parameter of the PSF."""
     parts = scan.of_tissues(design.membership @ np.nan_to_num(fit.values))
     first, second = motion_derivatives(np.sum(list(parts.values()), axis=0), scan.voxel_mm, scan.centre)
     width = width_derivative(parts, scan.widths_mm, scan.voxel_mm)
     images = [image[scan.mask] for image in (*first, *second, *transfer_derivatives(parts, scan.ratios), width)]
     change = fit.response(np.stack(images))
-    variance = _motion_variance(change[:, :6], 0.5 * change[:, 6:12], scan.registration_sd_mm)
-    return variance, {p: -change[:, 12 + i] for i, p in enumerate((*scan.ratios, PSF_WIDTH))}
+    motion = change[:, :12] * np.repeat([1.0, 0.5], 6)
+    return motion, {p: -change[:, 12 + i] for i, p in enumerate((*scan.ratios, PSF_WIDTH))}
 
 
-def _motion_variance(linear: Array, square: Array, sd_mm: float) -> Array:
-    """Mean square of ``sum_i (l_i s_i + q_i s_i^2)`` over independent normal motions; (n, 6) -> (n,).
+def _motion_covariance(motion: Array, sd_mm: float) -> Array:
+    """Mean products of ``sum_i (l_i s_i + q_i s_i^2)`` over independent normal motions s; (n, 12), l then q -> (n, n).
 
     Products of two different motions are neglected.
     """
-    even = 2.0 * np.sum(square**2, axis=1) + np.sum(square, axis=1) ** 2
-    return np.asarray(sd_mm**2 * np.sum(linear**2, axis=1) + sd_mm**4 * even)
+    linear, square = motion[:, :6], motion[:, 6:]
+    total = square.sum(axis=1)
+    return np.asarray(sd_mm**2 * linear @ linear.T + sd_mm**4 * (2.0 * square @ square.T + np.outer(total, total)))
 
 
 def _uncorrected(
@@ -354,7 +363,7 @@ def _uncorrected(
         np.asarray(means.weights @ images.reshape(6, -1).T)
         for images in motion_derivatives(prediction, scan.voxel_mm, scan.centre)
     )
-    motion_var = _motion_variance(first, 0.5 * second, scan.registration_sd_mm)
+    moved = _motion_covariance(np.hstack([first, 0.5 * second]), scan.registration_sd_mm)
     total = np.sum(list(composition.values()), axis=0)
     mixed: Array = np.zeros(n)
     slopes: dict[Parameter, Array] = {}
@@ -365,22 +374,26 @@ def _uncorrected(
         slopes |= {p: part * slope for p, slope in log_slopes.items() if p[0] == tissue}
     log_mixed = {p: slope / mixed for p, slope in slopes.items()}
     return Signals(
-        means.values, np.diag(means.covariance), motion_var, np.zeros(n), {}, mixed, log_mixed, np.zeros(n, bool)
-    )
+        means.values, np.diag(means.covariance), np.diag(moved), np.zeros(n), {}, mixed, log_mixed, np.zeros(n, bool),
+        means.covariance + moved,
+    )  # fmt: skip
 
 
-def _spill_in(scan: _Scan, means: RegionMeans, fits: Sequence[RegionFit]) -> Array:
-    """Part of the modelled signal in the voxels of each region that stems from other compartments."""
+def _signal_sources(scan: _Scan, means: RegionMeans, fits: Sequence[RegionFit]) -> tuple[Array, Array]:
+    """Parts of the modelled signal in the voxels of each region: from other compartments, and from CSF anywhere."""
     sent = np.asarray(means.weights @ scan.blurred.T)
-    out, row = np.full(len(scan.regions), np.nan), 0
+    fluid = np.array([tissue == "CSF" for tissue in scan.compartments.tissues])
+    spill, csf, row = *np.full((2, len(scan.regions)), np.nan), 0
     for design, fit in zip(scan.designs, fits, strict=True):
         fine = design.membership @ np.nan_to_num(fit.values)
         for region in design.regions:
-            own = sent[row, list(region.members)] @ fine[list(region.members)]
-            total = sent[row] @ fine
-            out[row] = 1.0 - own / total if total > 0.0 else np.nan
+            from_each = sent[row] * fine
+            total = from_each.sum()
+            if total > 0.0:
+                spill[row] = 1.0 - from_each[list(region.members)].sum() / total
+                csf[row] = from_each[fluid].sum() / total
             row += 1
-    return out
+    return spill, csf
 
 
 def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Parameter, float]) -> tuple[float, float]:
@@ -391,9 +404,10 @@ def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Paramete
         return float("nan"), float("nan")
     ventricles = [i for i in fluid if "vent" in c.names[i].lower()]
     region = Region(None, "CSF", "both", "CSF", tuple(ventricles or fluid))
-    design = merged_design(len(c.names), region)
+    design = merged_design(c, region)
     fit = system.fit(design.membership)
     motion, transfer = _responses(scan, design, fit)
-    variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit) + float(motion[0])
+    moved = _motion_covariance(motion[:1], scan.registration_sd_mm)
+    variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit) + float(moved[0, 0])
     variance += sum(float(change[0] * sds[p]) ** 2 for p, change in transfer.items())
     return float(fit.values[0]), float(np.sqrt(variance))

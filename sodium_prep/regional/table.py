@@ -17,6 +17,8 @@ from sodium_prep.quant.calibration import (
     predict_concentration,
 )
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
+from sodium_prep.regional.asymmetry import asymmetry, concentrations_over_gain, ratio, side_pairs
+from sodium_prep.regional.lesion import mirror_weights
 from sodium_prep.regional.signals import EstimatorName, RegionalSignals, Signals
 
 TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
@@ -61,6 +63,25 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
         "Description": "Part of the signal in the region's voxels that comes from other compartments",
         "Units": "1",
     },
+    "csf_signal_fraction": {
+        "Description": "Part of the signal in the region's voxels that comes from CSF, by the fitted model; of the "
+        "signal, where csf_fraction is of the volume. Ripples of the point spread function can make it negative",
+        "Units": "1",
+    },
+    "asymmetry": {
+        "Description": "Asymmetry index 200 (L - R) / (L + R) of tsc, the same in the rows of both sides",
+        "Units": "percent",
+    },
+    "asymmetry_stderr": {
+        "Description": "Its standard error, from the joint covariance of the two sides",
+        "Units": "percent",
+    },
+    "mirror_ratio": {
+        "Description": "Rows of a lesion: tsc over that of what lies opposite. Lesion: over grey and white matter of "
+        "its mirror image, weighted by volume; rim: over the same tissue of the mirror image",
+        "Units": "1",
+    },
+    "mirror_ratio_stderr": {"Description": "Its standard error, from the joint covariance", "Units": "1"},
     "flag": {
         "Description": "Why the row must be read with care, joined by +; ok if nothing is known against it",
         "Levels": {
@@ -143,6 +164,8 @@ def _rows(
     within = within_sd / gain
     means = signals.means
     uncorrected = estimator == "none"
+    joint = concentrations_over_gain(found, signals.shared_sd, line)
+    pairs, mirror = side_pairs(signals.regions), mirror_weights(signals.regions, signals.volumes_mm3)
     out = []
     for i, region in enumerate(signals.regions):
         row = {
@@ -166,7 +189,12 @@ def _rows(
             "wm_fraction": _share(signals.composition, "WM", i),
             "csf_fraction": _share(signals.composition, "CSF", i),
             "spill_in_fraction": float(signals.spill_in[i]),
+            "csf_signal_fraction": float(signals.csf_signal[i]),
         }
+        index, index_sd = asymmetry(*joint, *pairs[i]) if i in pairs else (None, None)
+        row |= {"asymmetry": index, "asymmetry_stderr": index_sd}
+        over, over_sd = ratio(*joint, np.eye(len(found.values))[i], mirror[i]) if i in mirror else (None, None)
+        row |= {"mirror_ratio": over, "mirror_ratio_stderr": over_sd}
         row["flag"] = _flag(row, bool(found.ill_determined[i]), signals.misfit, corrected=not uncorrected)
         out.append((id(region), row))
     return out

@@ -105,15 +105,15 @@ def test_groups_and_an_atlas_laid_over_another(root, tmp_path):
     for ends in ("from-T1w_to-MNI152NLin6Asym", "from-MNI152NLin6Asym_to-T1w"):
         identity = place / f"derivatives/{ANAT}_acq-sodium_from-sodium_to-T1w_mode-image_xfm.txt"
         shutil.copy(identity, anat / f"sub-01_{ends}_mode-image_xfm.txt")
-    out = _run(place, "--atlas", "desikan-killiany", str(image), "--groups", "alzheimer", "als")
+    out = _run(place, "--atlas", "desikan-killiany", str(image), "--regions", "ad", "als")
     (table,) = out.glob("sub-01/anat/*_tsc.tsv")
     values = _values(table)
-    for name in ("FrontTract", "ADSignature", "MedialTemporal", "MotorCortex", "CorpusCallosum", "Cortex"):
+    for name in ("FrontTract", "ADSignature", "MesialTemporal", "MotorCortex", "CorpusCallosum", "Cortex"):
         assert any(key[0] == name for key in values), name
-    assert not any(key[0] == "FrontalLobe" for key in values)
+    assert not any(key[0] == "ParietalLobe" for key in values)
     groups = {group["Name"]: group for group in json.loads(table.with_suffix(".json").read_text())["Groups"]}
     assert "precentral" in str(groups["MotorCortex"]["Parts"])
-    assert "FrontalLobe" not in groups
+    assert "ParietalLobe" not in groups
     before = _values(root / "out" / TABLE.format("01"))
     same = [("Cortex", "both"), ("Hippocampus", "L"), ("CSF", "both"), ("ctx-lh-precentral", "L")]
     assert {key: values[key] for key in same} == pytest.approx({key: before[key] for key in same}, rel=0.01)

@@ -1,6 +1,7 @@
 """The regional table on an analytic head: truth, intervals, invariances."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from tests.pvc import heads
 COLUMNS = [
     "index", "name", "hemisphere", "tissue", "estimator", "reference", "n_voxels", "volume_mm3", "coverage", "tsc",
     "tsc_stderr_within", "tsc_stderr", "tsc_ci_low", "tsc_ci_high", "tsc_sd", "tsc_median", "gm_fraction",
-    "wm_fraction", "csf_fraction", "spill_in_fraction", "flag",
+    "wm_fraction", "csf_fraction", "spill_in_fraction", "csf_signal_fraction", "asymmetry", "asymmetry_stderr",
+    "mirror_ratio", "mirror_ratio_stderr", "flag",
 ]  # fmt: skip
 RELAXATIONS = {t: tissue_relaxation(t, 3.0) for t in ("GM", "WM", "CSF", "extracerebral")}
 EXACT = {
@@ -49,13 +51,18 @@ def estimate(image, relaxations=RELAXATIONS, **options):
     )
 
 
-@pytest.fixture(scope="module")
-def image():
+@lru_cache
+def exact_image():
     amounts = {
         name: GAIN * heads.TRUTH_MM[name] * float(signal_factor(heads.ACQUISITION, RELAXATIONS[part[0]]))
         for name, part in heads.PARTS.items()
     }
     return heads.analytic_image(amounts, sodium_to_t1w=heads.rigid()) + FLOOR
+
+
+@pytest.fixture(scope="module")
+def image():
+    return exact_image()
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +108,24 @@ def test_concentrations_are_recovered_and_uncorrected_ones_are_not(signals):
     assert plain["spill_in_fraction"] > 0.05
     assert plain["csf_fraction"] > 0.6
     assert pick(rows, "CSF", "both")["tsc_sd"] is None
+
+
+def test_signal_of_csf_is_its_share_of_the_image(image, signals):
+    fluid = {
+        name: GAIN * heads.TRUTH_MM[name] * float(signal_factor(heads.ACQUISITION, RELAXATIONS["CSF"]))
+        if part[0] == "CSF"
+        else 0.0
+        for name, part in heads.PARTS.items()
+    }
+    share = heads.analytic_image(fluid, sodium_to_t1w=heads.rigid()).ravel() / (image - FLOOR).mean()
+    whole = (image - FLOOR).ravel() / (image - FLOOR).mean()
+    expected = (signals.means.weights @ share) / (signals.means.weights @ whole)
+    rows = regional_table(signals, {"vials": LINE})
+    found = np.array([row["csf_signal_fraction"] for row in rows if row["estimator"] == "none"])
+    np.testing.assert_allclose(found, expected, atol=3e-3)
+    assert np.ptp(expected) > 0.5
+    cortex = pick(rows, "cortex", "both")
+    assert cortex["csf_signal_fraction"] > 1.5 * cortex["csf_fraction"]  # fluid outside shines in
 
 
 def test_volume_coverage_and_composition(signals):
@@ -241,8 +266,9 @@ def test_relaxation_acts_on_factor_and_psf_together():
     """Both effects of a parameter are added before squaring: opposite ones cancel."""
     one = np.ones(1)
     key = ("GM", "t2star_slow_s")
+    none = np.zeros((1, 1))
     found = Signals(
-        10.0 * one, 0.0 * one, 0.0 * one, 0.0 * one, {key: 5.0 * one}, one, {key: 0.5 * one}, np.zeros(1, bool)
+        10.0 * one, 0.0 * one, 0.0 * one, 0.0 * one, {key: 5.0 * one}, one, {key: 0.5 * one}, np.zeros(1, bool), none
     )
     assert found.signal_sd({key: 1.0}, 0.0)[1][0] == pytest.approx(0.0)
     opposed = replace(found, slopes={key: -5.0 * one})
