@@ -28,7 +28,7 @@ from sodium_prep.pvc.noise import Noise, gram
 
 Array = NDArray[np.float64]
 
-NUISANCE_RIDGE: Final = 1e-3
+NUISANCE_RIDGE: Final = 1e-4
 """Relative strength of the pull of nuisance compartments towards zero: neighbouring shells and patches trade signal
 with each other without end otherwise. Reported regions are not pulled."""
 ILL_DETERMINED: Final = 30.0

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from sodium_prep.pvc import fraction_errors
 from sodium_prep.pvc.estimators import fit_mask, labbe
 from sodium_prep.pvc.forward import push_compartments
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.quant.calibration import CalibrationLine
+from sodium_prep.regional import signals as signals_module
 from sodium_prep.regional.asymmetry import asymmetry, concentrations_over_gain, ratio, side_pairs
 from sodium_prep.regional.designs import Region, build_designs
 from sodium_prep.regional.signals import Signals, _motion_covariance, regional_signals
@@ -26,7 +28,11 @@ def index(left, right):
     return 200.0 * (left - right) / (left + right)
 
 
-def test_stated_error_is_the_spread_over_scans_with_noise(image):
+def test_stated_error_is_the_spread_over_scans_with_noise(image, monkeypatch):
+    """Of noise alone: anatomy and PSF are exact here."""
+    monkeypatch.setattr(fraction_errors, "BORDER_SD", 0.0)
+    monkeypatch.setattr(fraction_errors, "FLUID_SD", 0.0)
+    monkeypatch.setattr(signals_module, "PSF_WIDTH_SD", 0.0)
     head = heads.analytic_compartments()
     found = regional_signals(
         image, heads.AFFINE, NOISE, head, heads.rigid(), heads.ACQUISITION, EXACT, PSF, registration_sd_mm=0.0,
@@ -70,7 +76,7 @@ def test_stated_error_holds_all_that_does_not_cancel():
     sds = {keys[0]: 0.03, keys[1]: 0.05}
     covariance = np.array([[4.0, 2.5], [2.5, 5.0]])
     pair = Signals(
-        np.array([420.0, 350.0]), np.diag(covariance), np.zeros(2), {keys[0]: np.array([40.0, -60.0])},
+        np.array([420.0, 350.0]), np.diag(covariance), np.zeros(2), np.zeros(2), {keys[0]: np.array([40.0, -60.0])},
         np.array([0.8, 0.75]), {keys[0]: np.array([0.5, 0.5]), keys[1]: np.array([0.9, 0.2])}, np.zeros(2, bool),
         covariance,
     )  # fmt: skip
