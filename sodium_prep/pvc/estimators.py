@@ -35,8 +35,8 @@ _LEAST_SHARE: Final = 1e-7
 
 
 @dataclass(frozen=True)
-class RegionFit:
-    """Regional signals of one design.
+class RegionValues:
+    """Regional signals of one design, and how well they are determined.
 
     Attributes
     ----------
@@ -61,13 +61,19 @@ class RegionFit:
     misfit: float
     residual_sd: float
     noise_sd: float
-    _operator: Array = field(repr=False)
-    _system: RegionalSystem = field(repr=False)
 
     @property
     def standard_errors(self) -> Array:
         """From noise, widened where the residual is larger than noise explains."""
         return np.asarray(np.sqrt(np.diag(self.covariance) * max(1.0, self.misfit)))
+
+
+@dataclass(frozen=True)
+class RegionFit(RegionValues):
+    """Regional signals with the system that they solve, for what else is to be known of them."""
+
+    _operator: Array = field(repr=False)
+    _system: RegionalSystem = field(repr=False)
 
     def response(self, images: NDArray[np.floating]) -> Array:
         """Change of the values if these are added to the image; (k, m) voxels of the mask -> (n, k)."""
@@ -144,7 +150,7 @@ class RegionalSystem:
         """
         m = np.eye(len(self.matrix)) if membership is None else np.asarray(membership, np.float64)
         matrix, alive = self._regular(m)
-        inverse, condition = _inverse(matrix[np.ix_(alive, alive)])
+        inverse, condition = scaled_inverse(matrix[np.ix_(alive, alive)])
         operator = np.full((m.shape[1], m.shape[0]), np.nan)
         operator[alive] = inverse @ m.T[alive]
         values = operator @ self.right
@@ -177,7 +183,7 @@ class RegionalSystem:
         """
         matrix, alive = self._regular(np.eye(len(self.matrix)))
         operator = np.zeros_like(matrix)
-        operator[np.ix_(alive, alive)] = _inverse(matrix[np.ix_(alive, alive)])[0]
+        operator[np.ix_(alive, alive)] = scaled_inverse(matrix[np.ix_(alive, alive)])[0]
         values = operator @ self.right
         return operator, values, self.image - values @ self.blurred
 
@@ -188,7 +194,7 @@ class RegionalSystem:
         return matrix + np.diag(NUISANCE_RIDGE * free * np.diag(matrix)), covered > _LEAST_SHARE * covered.max()
 
 
-def _inverse(matrix: Array) -> tuple[Array, float]:
+def scaled_inverse(matrix: Array) -> tuple[Array, float]:
     """Inverse, and condition number with the diagonal scaled to 1."""
     scale = 1.0 / np.sqrt(np.abs(np.diag(matrix)))
     scaled = matrix * np.outer(scale, scale)
