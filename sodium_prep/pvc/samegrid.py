@@ -12,7 +12,7 @@ Maps and image are taken to be sampled alike (both at points, or both as means o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import scipy.sparse
@@ -26,11 +26,13 @@ from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.recon.noise import noise_power_spectrum
 
 Array = NDArray[np.float64]
-Maps = NDArray[np.integer] | scipy.sparse.csr_matrix
+Maps: TypeAlias = NDArray[np.integer] | scipy.sparse.csr_matrix
 
 _LEAST_TRANSFER: Final = 3e-4
 """Modes that every transfer function reduces below this are left out: the sums hold them by its square."""
 _BLOCK: Final = 8192
+_WORST_CONDITION: Final = 1e5
+"""Sums in single precision say nothing beyond."""
 
 
 class SameGrid:
@@ -82,6 +84,11 @@ class SameGrid:
         if psf.acquisition is not None and psf.kind == "acquisition":
             self._noise = _noise_of_modes(psf.acquisition, n, voxel, box)[self._modes]
 
+    @property
+    def n_modes(self) -> int:
+        """Number of independent values that the PSF leaves of an image; more regions cannot be told apart."""
+        return int(self._modes.size)
+
     def labbe(self, image: NDArray[np.floating], noise_sd: float | None = None) -> RegionValues:
         """Least squares of the image on the blurred regions.
 
@@ -91,6 +98,11 @@ class SameGrid:
             Finite everywhere.
         noise_sd
             Standard deviation of the noise in a voxel; from the residual if not given.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If regions cannot be told apart at all.
         """
         modes = self._image_modes(image)
         matrix, noise, right = self._sums(modes, blurred=True)
@@ -114,7 +126,7 @@ class SameGrid:
 
     def _image_modes(self, image: NDArray[np.floating]) -> NDArray[np.float32]:
         modes = np.empty(self._modes.size, np.float32)
-        self._transform(np.asarray(image, np.float32), (0, 0, 0), modes)
+        self._transform(np.ascontiguousarray(image, np.float32), (0, 0, 0), modes)
         return modes
 
     def _transform(self, piece: NDArray[np.float32], corner: Sequence[int], out: NDArray[np.float32]) -> None:
@@ -150,7 +162,7 @@ class SameGrid:
         if isinstance(self._regions, np.ndarray):
             flat, bins = self._regions.reshape(-1), len(self._spectra) + 1
             sums = np.bincount(flat, image.reshape(-1), minlength=bins)[1:]
-            return sums, np.diag(np.bincount(flat, minlength=bins)[1:].astype(np.float64))
+            return np.asarray(sums, np.float64), np.diag(np.bincount(flat, minlength=bins)[1:].astype(np.float64))
         wide = self._regions.astype(np.float64)
         return np.asarray(wide @ image.reshape(-1)), np.asarray((wide @ wide.T).toarray())
 
@@ -162,6 +174,8 @@ class SameGrid:
         square = np.ix_(there, there)
         values, inflation, covariance = np.full(n, np.nan), np.full(n, np.nan), np.full((n, n), np.nan)
         inverse, condition = scaled_inverse(matrix[square])
+        if not condition < _WORST_CONDITION:
+            raise np.linalg.LinAlgError("the image does not tell the regions apart")
         values[there] = inverse @ right[there]
         inflation[there] = np.diag(inverse) * np.diag(matrix)[there]
         covariance[square] = inverse @ noise[square] @ inverse.T
@@ -220,9 +234,7 @@ def _cosines(n: int, rows: int) -> NDArray[np.float32]:
     return np.asarray(modes, np.float32)
 
 
-def _pieces(
-    regions: Maps, shape: tuple[int, int, int], n: int
-) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
+def _pieces(regions: Maps, shape: tuple[int, int, int], n: int) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
     """Box around each region: its first voxel, and the map inside."""
     nothing: tuple[Sequence[int], NDArray[np.float32]] = ((0, 0, 0), np.zeros((1, 1, 1), np.float32))
     if isinstance(regions, np.ndarray):
