@@ -22,7 +22,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from sodium_prep.pvc.compartments import Kind
-from sodium_prep.pvc.noise import Noise, gram
+from sodium_prep.pvc.noise import Noise, gram, weighted_sum
 
 Array = NDArray[np.float64]
 
@@ -157,7 +157,7 @@ class RegionalSystem:
         inflation = np.full(len(values), np.nan)
         inflation[alive] = np.abs(np.diag(inverse) * np.diag(matrix)[alive])
         fine = m @ np.nan_to_num(values)
-        residual = self.image - fine @ self.blurred
+        residual = self.image - weighted_sum(fine, self.blurred)
         variance = self.noise.sd[self.mask].astype(np.float64) ** 2
         # Least squares leaves tr C - tr (B C B^T)(B B^T)^-1, taken to be spread like the variance itself.
         merged_noise = m[:, alive].T @ self.noise_matrix @ m[:, alive]
@@ -185,7 +185,7 @@ class RegionalSystem:
         operator = np.zeros_like(matrix)
         operator[np.ix_(alive, alive)] = scaled_inverse(matrix[np.ix_(alive, alive)])[0]
         values = operator @ self.right
-        return operator, values, self.image - values @ self.blurred
+        return operator, values, self.image - weighted_sum(values, self.blurred)
 
     def _regular(self, m: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Matrix of merged columns with the pull on nuisance columns, and which columns have any weight."""
@@ -224,7 +224,7 @@ def labbe(
     core : (X, Y, Z) bool
         Where the model is judged by its residual; all fitted voxels if not given.
     """
-    inside = blurred[:, mask.reshape(-1)]
+    inside = blurred[:, np.flatnonzero(mask)]
     return RegionalSystem(inside, inside, image[mask], mask, noise, kinds, core)
 
 
@@ -246,8 +246,8 @@ def gtm(
     fractions : sparse (n, X * Y * Z)
         From :func:`sodium_prep.pvc.forward.region_fractions`; the rest as for :func:`labbe`.
     """
-    inside = blurred[:, mask.reshape(-1)]
-    instruments = np.asarray(fractions[:, np.flatnonzero(mask.reshape(-1))].toarray(), np.float32)
+    inside = blurred[:, np.flatnonzero(mask)]
+    instruments = np.asarray(fractions[:, np.flatnonzero(mask)].toarray(), np.float32)
     total = instruments.sum(axis=1, dtype=np.float64)
     nuisance = np.array([kind == "nuisance" for kind in kinds or ["region"] * len(blurred)])
     as_blurred = nuisance | (total <= 0.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal
 
 import finufft
@@ -69,15 +70,22 @@ class _Modes:
         """Spacing of the frequencies along each axis."""
         return np.asarray(1.0 / (self.period * self.voxel_mm))
 
-    def frequencies_per_mm(self) -> NDArray[np.float64]:
-        """Along the axes of the sodium image; shape (*n_modes, 3)."""
-        axes = [(np.arange(m) - m // 2) * cell for m, cell in zip(self.n_modes, self.cell_per_mm, strict=True)]
+    def _frequencies_per_mm(self, steps: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """At some steps along the axes of the sodium image; shape (..., 3)."""
+        axes = [step * cell for step, cell in zip(steps, self.cell_per_mm, strict=True)]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
-    def voxel_transform(self, frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Transform of a T1w voxel, a box turned with its image; 1 at k = 0. Shape of ``frequencies[..., 0]``."""
+    def voxel_transform(self) -> NDArray[np.float64]:
+        """Transform of a T1w voxel, a box turned with its image; 1 at k = 0. Shape ``n_modes``."""
         edges_mm = self.t1w_to_sodium[:3, :3] * self.voxel_mm[:, None]
+        frequencies = self._frequencies_per_mm([np.arange(m) - m // 2 for m in self.n_modes])
         return np.asarray(np.prod(np.sinc(frequencies @ edges_mm), axis=-1))
+
+    def transfer(self, psf: PsfModel, relaxation: Relaxation) -> NDArray[np.float64]:
+        """Transfer function of a tissue, shape ``n_modes``: computed in one octant, as it is even along every axis."""
+        octant = self._frequencies_per_mm([np.arange(m // 2 + 1) for m in self.n_modes])
+        mirror = np.ix_(*(np.abs(np.arange(m) - m // 2) for m in self.n_modes))
+        return psf.mtf(octant, relaxation, self.cell_per_mm)[mirror]
 
     def points(self, voxels: NDArray[np.int64], t1w_shape: Sequence[int]) -> NDArray[np.float64]:
         """Sodium voxel coordinates of T1w voxels; shape (3, n)."""
@@ -90,16 +98,24 @@ class _Modes:
         margin = (self.period[:, None] - n) / 2.0
         return np.asarray(np.all((points > -margin - 0.5) & (points < n - 0.5 + margin), axis=0))
 
+    @cached_property
+    def _waves(self) -> list[NDArray[np.complex64]]:
+        """Inverse transform along each axis, from its frequencies to its voxel centres."""
+        waves = []
+        for n, m, period in zip(self.shape, self.n_modes, self.period, strict=True):
+            turns = np.outer(np.arange(n), np.arange(m) - m // 2) / period
+            waves.append((np.exp(2j * np.pi * turns) / period).astype(np.complex64))
+        return waves
+
     def to_space(self, spectrum: NDArray[np.complex64]) -> NDArray[np.complex64]:
-        """Inverse transform at the voxel centres of the native grid; shape ``shape``."""
-        for axis, (n, period) in enumerate(zip(self.shape, self.period, strict=True)):
-            data = np.moveaxis(spectrum, axis, -1)
-            index = (np.arange(data.shape[-1]) - data.shape[-1] // 2) % period
-            full = np.zeros((*data.shape[:-1], period), np.complex64)
-            for start in range(0, index.size, period):  # frequencies beyond the grid's own alias, as in any sampling
-                full[..., index[start : start + period]] += data[..., start : start + period]
-            spectrum = np.moveaxis(scipy.fft.ifft(full, axis=-1, overwrite_x=True)[..., :n], -1, axis)
-        return spectrum
+        """Inverse transform at the voxel centres of the native grid; shape ``shape``.
+
+        By matrix products: fewer voxels are wanted than the period has. Frequencies beyond the grid's own alias, as in
+        any sampling.
+        """
+        x, y, z = self._waves
+        part = np.matmul(y, spectrum @ z.T)
+        return np.asarray((x @ part.reshape(len(part), -1)).reshape(self.shape))
 
 
 def push_compartments(
@@ -136,16 +152,17 @@ def push_compartments(
     (n_compartments, X * Y * Z) float32, in C order of the native grid; close to 1 deep inside a large compartment.
     """
     modes = _Modes.build(sodium_shape, sodium_affine, sodium_to_t1w, compartments.affine, psf.cutoff_per_mm)
-    k = modes.frequencies_per_mm()
     density = abs(float(np.linalg.det(modes.t1w_to_sodium[:3, :3])))
-    common = density * modes.voxel_transform(k) ** _SINC_POWER[voxel_kernel]
+    power = _SINC_POWER[voxel_kernel]
+    common = density * modes.voxel_transform() ** power if power else density
     plan = finufft.Plan(1, modes.n_modes, eps=_NUFFT_TOLERANCE, isign=-1, dtype="complex64", upsampfac=1.25, nthreads=1)
     images = np.empty((len(compartments.names), int(np.prod(modes.shape))), np.float32)
     for tissue in sorted(set(compartments.tissues)):
-        kernel = (common * psf.mtf(k, relaxations[tissue], modes.cell_per_mm)).astype(np.float32)
+        kernel = (common * modes.transfer(psf, relaxations[tissue])).astype(np.float32)
         for pair in _pairs(compartments, tissue):
             spectrum = _transform(plan, modes, compartments, pair)
-            image = modes.to_space(spectrum * kernel).reshape(-1)
+            spectrum *= kernel
+            image = modes.to_space(spectrum).reshape(-1)
             for member, part in zip(pair, (image.real, image.imag), strict=False):
                 images[member] = part
     return images
@@ -216,12 +233,13 @@ def _deposit(
         low, high = points[axis] - width[axis] / 2.0, points[axis] + width[axis] / 2.0
         cells = [first[axis] + step for step in range(int(np.ceil(width[axis])) + 1)]
         shares.append([np.clip(np.minimum(high, c + 0.5) - np.maximum(low, c - 0.5), 0.0, None) for c in cells])
-    total = np.zeros(int(np.prod(shape)))
     scaled = masses / np.prod(width)
+    cells, parts = [], []
     for steps in np.ndindex(*(len(s) for s in shares)):
-        cell = first + np.asarray(steps)[:, None]
         mass = scaled * shares[0][steps[0]] * shares[1][steps[1]] * shares[2][steps[2]]
-        inside = np.all((cell >= 0) & (cell < np.asarray(shape)[:, None]), axis=0) & (mass > 0.0)
-        flat = np.ravel_multi_index(tuple(cell[:, inside]), shape)
-        total += np.bincount(flat, mass[inside], minlength=total.size)
-    return total
+        filled = np.flatnonzero(mass > 0.0)
+        cell = first[:, filled] + np.asarray(steps)[:, None]
+        inside = np.all((cell >= 0) & (cell < np.asarray(shape)[:, None]), axis=0)
+        cells.append(np.ravel_multi_index(tuple(cell[:, inside]), shape))
+        parts.append(mass[filled[inside]])
+    return np.asarray(np.bincount(np.concatenate(cells), np.concatenate(parts), minlength=int(np.prod(shape))))
