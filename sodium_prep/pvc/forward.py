@@ -82,21 +82,15 @@ class _Modes:
         x, y, z = (np.arange(m) - m // 2 for m in self.n_modes)
         return [x, y, z[z >= 0]]
 
-    def _frequencies_per_mm(self, steps: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
-        """At some steps along the axes of the sodium image; shape (..., 3)."""
-        axes = [step * cell for step, cell in zip(steps, self.cell_per_mm, strict=True)]
+    def frequencies_per_mm(self) -> NDArray[np.float64]:
+        """Those that are kept, along the axes of the sodium image; shape (..., 3)."""
+        axes = [step * cell for step, cell in zip(self._steps, self.cell_per_mm, strict=True)]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
 
-    def voxel_transform(self) -> NDArray[np.float64]:
-        """Transform of a T1w voxel, a box turned with its image; 1 at k = 0."""
+    def voxel_transform(self, frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Transform of a T1w voxel, a box turned with its image; 1 at k = 0. Shape of ``frequencies[..., 0]``."""
         edges_mm = self.t1w_to_sodium[:3, :3] * self.voxel_mm[:, None]
-        return np.asarray(np.prod(np.sinc(self._frequencies_per_mm(self._steps) @ edges_mm), axis=-1))
-
-    def transfer(self, psf: PsfModel, relaxation: Relaxation) -> NDArray[np.float64]:
-        """Transfer function of a tissue, computed in one octant, as it is even along every axis."""
-        octant = self._frequencies_per_mm([step[step >= 0] for step in self._steps])
-        mirror = np.ix_(*(np.abs(step) for step in self._steps))
-        return np.asarray(psf.mtf(octant, relaxation, self.cell_per_mm)[mirror])
+        return np.asarray(np.prod(np.sinc(frequencies @ edges_mm), axis=-1))
 
     @cached_property
     def _fine(self) -> NDArray[np.int64]:
@@ -204,12 +198,13 @@ def push_compartments(
     (n_compartments, X * Y * Z) float32, in C order of the native grid; close to 1 deep inside a large compartment.
     """
     modes = _Modes.build(sodium_shape, sodium_affine, sodium_to_t1w, compartments.affine, psf.cutoff_per_mm)
+    k = modes.frequencies_per_mm()
     density = abs(float(np.linalg.det(modes.t1w_to_sodium[:3, :3])))
     power = _SINC_POWER[voxel_kernel]
-    common = density * modes.unspread() * (modes.voxel_transform() ** power if power else 1.0)
+    common = density * modes.unspread() * (modes.voxel_transform(k) ** power if power else 1.0)
     images = np.zeros((len(compartments.names), int(np.prod(modes.shape))), np.float32)
     for tissue in sorted(set(compartments.tissues)):
-        kernel = (common * modes.transfer(psf, relaxations[tissue])).astype(np.float32)
+        kernel = (common * psf.mtf(k, relaxations[tissue], modes.cell_per_mm)).astype(np.float32)
         for member in (i for i, t in enumerate(compartments.tissues) if t == tissue):
             at = modes.points(compartments.voxels[member], compartments.shape)
             near = modes.near(at)

@@ -30,6 +30,7 @@ Maps: TypeAlias = NDArray[np.integer] | scipy.sparse.csr_matrix
 
 _LEAST_TRANSFER: Final = 3e-4
 """Modes that every transfer function reduces below this are left out: the sums hold them by its square."""
+_NEARLY_ALL: Final = 0.9
 _BLOCK: Final = 8192
 _WORST_CONDITION: Final = 1e5
 """Sums in single precision say nothing beyond."""
@@ -136,7 +137,11 @@ class SameGrid:
             for cosines, start, count in zip(self._cosines, corner, piece.shape, strict=True)
         )
         part = np.matmul(y, piece @ z.T)
-        np.take(x @ part.reshape(len(part), -1), self._modes, out=out, mode="clip")
+        part = part.reshape(len(part), -1)
+        if len(x) * part.shape[1] == out.size:
+            np.matmul(x, part, out=out.reshape(len(x), -1))
+        else:
+            np.take(x @ part, self._modes, out=out, mode="clip")
 
     def _sums(self, image: NDArray[np.float32], *, blurred: bool) -> tuple[Array, Array, Array]:
         """Instruments times blurred regions, their noise (zero where it is white), and their sums over the image.
@@ -205,14 +210,19 @@ def _transfer(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Flat indices in a box of the modes that are kept, and the transfer function of each tissue in them."""
     axes = [np.arange(count) * step for count, step in zip(box, cell, strict=True)]
-    near = np.arange(int(box.prod()))
+    every = np.arange(int(box.prod()))
+    near = every
     if psf.acquisition is None or psf.acquisition.trajectory != "Cartesian":
         limit = np.asarray(psf.cutoff_per_mm) + cell
         x, y, z = ((axis / end) ** 2 for axis, end in zip(axes, limit, strict=True))
         near = np.flatnonzero(x[:, None, None] + y[:, None] + z <= 1.0)
+    if near.size > _NEARLY_ALL * every.size:  # it costs less to keep the others too
+        near = every
     k = np.stack([axis[i] for axis, i in zip(axes, np.unravel_index(near, box), strict=True)], axis=-1)
     transfer = np.stack([psf.mtf(k, relaxation, cell) for relaxation in relaxations])
     kept = transfer.max(axis=0) > _LEAST_TRANSFER
+    if kept.sum() > _NEARLY_ALL * every.size:
+        kept[:] = True
     return near[kept], transfer[:, kept].astype(np.float32)
 
 
