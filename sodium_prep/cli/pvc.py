@@ -173,9 +173,9 @@ def _read_names(path: Path) -> dict[int, dict[str, str]]:
             read = list(csv.DictReader(stream, delimiter="\t"))
         rows = {int(row["index"]): row for row in read}
     except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise InputError(path, f"cannot be read as a table of regions ({error!r})", mend) from None
-    if len(rows) != len(read) or any(not (row.get("name") or "").strip() for row in rows.values()):
-        raise InputError(path, "has an index twice or a row without a name", mend)
+        raise InputError(path, f"cannot be read as a table of regions ({error})", mend) from None
+    if not rows or len(rows) != len(read) or any(not (row.get("name") or "").strip() for row in rows.values()):
+        raise InputError(path, "has no row, an index twice, or a row without a name", mend)
     return rows
 
 
