@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from sodium_prep.pvc.compartments import Kind
 from sodium_prep.pvc.fraction_errors import FractionErrors
-from sodium_prep.pvc.noise import Noise, gram
+from sodium_prep.pvc.noise import Noise, gram, weighted_sum
 
 Array = NDArray[np.float64]
 
@@ -37,8 +37,8 @@ _LEAST_SHARE: Final = 1e-7
 
 
 @dataclass(frozen=True)
-class RegionFit:
-    """Regional signals of one design.
+class RegionValues:
+    """Regional signals of one design, and how well they are determined.
 
     Attributes
     ----------
@@ -63,14 +63,20 @@ class RegionFit:
     misfit: float
     residual_sd: float
     noise_sd: float
-    _operator: Array = field(repr=False)
-    _pull: Array = field(repr=False)
-    _system: RegionalSystem = field(repr=False)
 
     @property
     def standard_errors(self) -> Array:
         """From noise, widened where the residual is larger than noise explains."""
         return np.asarray(np.sqrt(np.diag(self.covariance) * max(1.0, self.misfit)))
+
+
+@dataclass(frozen=True)
+class RegionFit(RegionValues):
+    """Regional signals with the system that they solve, for what else is to be known of them."""
+
+    _operator: Array = field(repr=False)
+    _pull: Array = field(repr=False)
+    _system: RegionalSystem = field(repr=False)
 
     def response(self, images: NDArray[np.floating]) -> Array:
         """Change of the values if these are added to the image; (k, m) voxels of the mask -> (n, k)."""
@@ -160,7 +166,7 @@ class RegionalSystem:
         fixed = np.eye(len(self.matrix) - n_random) if membership is None else np.asarray(membership, np.float64)
         m = scipy.linalg.block_diag(fixed, np.eye(n_random))
         matrix, alive = self._regular(m)
-        inverse, condition = _inverse(matrix[np.ix_(alive, alive)])
+        inverse, condition = scaled_inverse(matrix[np.ix_(alive, alive)])
         operator = np.full((m.shape[1], m.shape[0]), np.nan)
         operator[alive] = inverse @ m.T[alive]
         held = NUISANCE_RIDGE * np.diag(self.matrix) * np.pad(self.centre * self.nuisance, (0, n_random))
@@ -172,7 +178,7 @@ class RegionalSystem:
         pull[alive] = inverse[:, int(alive.sum()) - n_random :] * (self._penalties * self.random_sds)
         covariance = operator @ self.noise_matrix @ operator.T + pull @ pull.T
         fine = m @ np.nan_to_num(values)
-        residual = self.image - fine @ self.blurred
+        residual = self.image - weighted_sum(fine, self.blurred)
         variance = self.noise.sd[self.mask].astype(np.float64) ** 2
         # Least squares leaves tr C - tr (B C B^T)(B B^T)^-1, taken to be spread like the variance itself.
         merged_noise = m[:, alive].T @ self.noise_matrix @ m[:, alive]
@@ -200,9 +206,9 @@ class RegionalSystem:
         """
         matrix, alive = self._regular(np.eye(len(self.matrix)))
         operator = np.zeros_like(matrix)
-        operator[np.ix_(alive, alive)] = _inverse(matrix[np.ix_(alive, alive)])[0]
+        operator[np.ix_(alive, alive)] = scaled_inverse(matrix[np.ix_(alive, alive)])[0]
         values = operator @ self.right
-        return operator, values, self.image - values @ self.blurred
+        return operator, values, self.image - weighted_sum(values, self.blurred)
 
     def _regular(self, m: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Matrix of merged columns with the pull on nuisance and random columns, and which columns have any weight."""
@@ -234,7 +240,7 @@ def joint_covariance(fits: Sequence[RegionFit], columns: Sequence[Sequence[int]]
     return np.asarray(rows @ fits[0]._system.noise_matrix @ rows.T + pull @ pull.T)
 
 
-def _inverse(matrix: Array) -> tuple[Array, float]:
+def scaled_inverse(matrix: Array) -> tuple[Array, float]:
     """Inverse, and condition number with the diagonal scaled to 1."""
     scale = 1.0 / np.sqrt(np.abs(np.diag(matrix)))
     scaled = matrix * np.outer(scale, scale)
@@ -267,10 +273,11 @@ def labbe(
     errors
         Errors of the fractions to be fitted along, as random effects (estimator ``joint``).
     """
-    inside = blurred[:, mask.reshape(-1)]
+    voxels = np.flatnonzero(mask)
+    inside = blurred[:, voxels]
     if errors is None:
         return RegionalSystem(inside, inside, image[mask], mask, noise, kinds, core)
-    inside = np.vstack([inside, errors.images[:, mask.reshape(-1)]])
+    inside = np.vstack([inside, errors.images[:, voxels]])
     return RegionalSystem(inside, inside, image[mask], mask, noise, kinds, core, errors.sds, errors.values)
 
 
@@ -292,8 +299,8 @@ def gtm(
     fractions : sparse (n, X * Y * Z)
         From :func:`sodium_prep.pvc.forward.region_fractions`; the rest as for :func:`labbe`.
     """
-    inside = blurred[:, mask.reshape(-1)]
-    instruments = np.asarray(fractions[:, np.flatnonzero(mask.reshape(-1))].toarray(), np.float32)
+    inside = blurred[:, np.flatnonzero(mask)]
+    instruments = np.asarray(fractions[:, np.flatnonzero(mask)].toarray(), np.float32)
     total = instruments.sum(axis=1, dtype=np.float64)
     nuisance = np.array([kind == "nuisance" for kind in kinds or ["region"] * len(blurred)])
     as_blurred = nuisance | (total <= 0.0)
