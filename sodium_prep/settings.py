@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sodium_prep.errors import UsageError
 
-Estimator = Literal["none", "gtm", "labbe"]
+Estimator = Literal["none", "gtm", "labbe", "mg", "rbv", "mtc", "iy", "rl", "vc", "mlts"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
 ReconMethod = Literal["auto", "gridding", "vendor"]
 Registration = Literal["ants", "greedy"]
 GroupPreset = Literal["main", "lobes", "alzheimer", "als", "deepgrey"]
 
-ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe")
+ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "mg", "rbv", "mtc", "iy", "rl", "vc", "mlts")
+DEFAULT_ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe")
 CHECKS: tuple[Check, ...] = ("sides",)
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
 Check = Literal["sides"]
@@ -56,7 +57,7 @@ class Settings(BaseModel):
     reference
         References to report; each that the data allow gives its own rows.
     pvc
-        Estimators of regional concentration to report.
+        Estimators of regional concentration to report, and of corrected maps to write.
     psf_fwhm_mm
         Width of a Gaussian PSF in place of the one computed from the acquisition.
     atlas
@@ -92,7 +93,7 @@ class Settings(BaseModel):
     recon: ReconMethod = "auto"
     recon_filter: Literal["none", "hamming"] = "none"
     reference: tuple[ReferenceName, ...] = REFERENCES
-    pvc: tuple[Estimator, ...] = ESTIMATORS
+    pvc: tuple[Estimator, ...] = DEFAULT_ESTIMATORS
     psf_fwhm_mm: float | None = Field(default=None, gt=0.0, lt=100.0)
     atlas: tuple[str, ...] = Field(default=("desikan-killiany",), min_length=1)
     groups: tuple[GroupPreset, ...] = ("lobes",)

@@ -69,6 +69,11 @@ class RegionFit:
         """From noise, widened where the residual is larger than noise explains."""
         return np.asarray(np.sqrt(np.diag(self.covariance) * max(1.0, self.misfit)))
 
+    @property
+    def operator(self) -> Array:
+        """From the sums over the image, (n,), to the values; NaN like the values."""
+        return self._operator
+
     def response(self, images: NDArray[np.floating]) -> Array:
         """Change of the values if these are added to the image; (k, m) voxels of the mask -> (n, k)."""
         return self._operator @ gram(self._system.instruments, np.atleast_2d(images))

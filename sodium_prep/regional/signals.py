@@ -11,6 +11,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from sodium_prep.atlas.groups import MAIN, Group
+from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, Tissue
 from sodium_prep.pvc.compartments import Compartments
@@ -30,9 +31,10 @@ from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.pvc.sensitivity import T2STAR_PARAMETERS, motion_derivatives, transfer_derivatives, transfer_ratios
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.regional.designs import Design, Region, build_designs, merged_design
+from sodium_prep.regional.further import CorrectedMaps, Corrector, MapName, Weights
 
 Array = NDArray[np.float64]
-EstimatorName = Literal["none", "gtm", "labbe"]
+EstimatorName = Literal["none", "gtm", "labbe", "mg", "iy", "mlts"]
 
 REGISTRATION_SD_MM: Final = 0.3
 """Standard deviation assumed of each shift, and of each rotation at 60 mm."""
@@ -56,6 +58,8 @@ class Signals:
         Signal factor of each region, and change of its logarithm per unit of each relaxation parameter.
     ill_determined : (n,) bool
         The other regions inflate the variance more than 30 times.
+    estimated : (n,) bool
+        Regions that the estimator is for; all if None.
     """
 
     values: Array
@@ -65,6 +69,7 @@ class Signals:
     factors: Array
     log_slopes: dict[Parameter, Array]
     ill_determined: NDArray[np.bool_]
+    estimated: NDArray[np.bool_] | None = None
 
     def signal_sd(self, relaxation_sd: Mapping[Parameter, float], intercept: float) -> tuple[Array, Array]:
         """Standard deviations in units of signal: within a scan, and with relaxation, which scans share."""
@@ -104,6 +109,10 @@ class RegionalSignals:
         Image minus model, NaN outside the fitted voxels.
     prediction : (X, Y, Z) float32
         The model.
+    maps
+        Voxel-wise corrected signal.
+    notes
+        Why an estimator or a map is missing.
     """
 
     regions: tuple[Region, ...]
@@ -120,6 +129,8 @@ class RegionalSignals:
     condition: float
     residual: NDArray[np.float32] = field(repr=False)
     prediction: NDArray[np.float32] = field(repr=False)
+    maps: CorrectedMaps = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +177,7 @@ def regional_signals(
     usable: NDArray[np.bool_] | None = None,
     b1_plus: NDArray[np.floating] | None = None,
     estimators: Sequence[EstimatorName] = ("none", "gtm", "labbe"),
+    maps: Sequence[MapName] = (),
     groups: Sequence[Group] = MAIN,
     registration_sd_mm: float = REGISTRATION_SD_MM,
     voxel_kernel: VoxelKernel = "point",
@@ -188,6 +200,8 @@ def regional_signals(
         Where the image holds data; everywhere finite if not given.
     b1_plus : (X, Y, Z)
         Transmit field relative to nominal; nominal if not given.
+    maps
+        Voxel-wise maps that are wanted.
     groups
         Regions that are estimated as one, besides those of the atlas.
     registration_sd_mm
@@ -226,11 +240,20 @@ def regional_signals(
     prediction = (fine.astype(np.float32) @ blurred).reshape(image.shape)
     composition = _composition(compartments, fractions, means)
     found: dict[EstimatorName, Signals] = {}
+    corrector = Corrector(
+        image, mask, compartments, regions, designs, blurred, fractions, first, voxel_mm, psf, relaxations
+    )
+    notes: list[str] = []
     for name in estimators:
         if name == "none":
             found[name] = _uncorrected(scan, means, prediction, composition)
         elif name == "labbe":
             found[name] = _corrected(scan, fits, [fit.misfit for fit in fits])
+        elif name in ("mg", "iy", "mlts"):
+            try:
+                found[name] = _weighted(scan, corrector.weights(name), image, noise, first, fine)
+            except InputError as error:
+                notes.append(f"There are no values by {name}: {error.problem}.")
         else:
             matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
             found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
@@ -242,7 +265,18 @@ def regional_signals(
         regions, found, means, volumes, composition, _spill_in(scan, means, fits), sds,
         _reference_signal(scan, system, sds),
         first.misfit, first.residual_sd, first.noise_sd, first.condition, residual, prediction,
+        _voxelwise(corrector, maps, notes), tuple(notes),
     )  # fmt: skip
+
+
+def _voxelwise(corrector: Corrector, wanted: Sequence[MapName], notes: list[str]) -> CorrectedMaps:
+    out: CorrectedMaps = {}
+    for name in wanted:
+        try:
+            out |= {(name, tissue): image for tissue, image in corrector.maps(name).items()}
+        except InputError as error:
+            notes.append(f"There is no map by {name}: {error.problem}.")
+    return out
 
 
 def _composition(
@@ -280,7 +314,7 @@ def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float])
         values.append(fit.values[columns])
         noise_var.append(np.diag(fit.covariance)[columns] * max(1.0, misfit))
         ill.append(fit.inflation[columns] > ILL_DETERMINED)
-        motion, transfer = _responses(scan, design, fit)
+        motion, transfer = _responses(scan, design.membership @ np.nan_to_num(fit.values), fit)
         motion_var.append(motion[columns])
         for parameter, change in transfer.items():
             slopes.setdefault(parameter, []).append(change[columns])
@@ -291,9 +325,24 @@ def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float])
     )  # fmt: skip
 
 
-def _responses(scan: _Scan, design: Design, fit: RegionFit) -> tuple[Array, dict[Parameter, Array]]:
+def _weighted(
+    scan: _Scan, found: Weights, image: NDArray[np.floating], noise: Noise, fit: RegionFit, fine: Array
+) -> Signals:
+    """Values that are weighted sums over the fitted voxels, with the errors that their weights give."""
+    factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
+    values = found.response(image[scan.mask])[:, 0] + found.offsets
+    variance = np.diag(noise.quadratic_form(found.rows, scan.mask)) * max(1.0, fit.misfit)
+    motion, transfer = _responses(scan, fine, found)
+    absent = np.where(np.isfinite(values), 0.0, np.nan)
+    return Signals(
+        values, variance + absent, motion + absent, transfer, factors, log_slopes,
+        found.inflation > ILL_DETERMINED, found.estimated,
+    )  # fmt: skip
+
+
+def _responses(scan: _Scan, fine: Array, fit: RegionFit | Weights) -> tuple[Array, dict[Parameter, Array]]:
     """Variance of the values from misregistration, and their change per unit of each T2* parameter through the PSF."""
-    parts = scan.of_tissues(design.membership @ np.nan_to_num(fit.values))
+    parts = scan.of_tissues(fine)
     first, second = motion_derivatives(np.sum(list(parts.values()), axis=0), scan.voxel_mm, scan.centre)
     images = [image[scan.mask] for image in (*first, *second, *transfer_derivatives(parts, scan.ratios))]
     change = fit.response(np.stack(images))
@@ -356,7 +405,7 @@ def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Paramete
     region = Region(None, "CSF", "both", "CSF", tuple(ventricles or fluid))
     design = merged_design(len(c.names), region)
     fit = system.fit(design.membership)
-    motion, transfer = _responses(scan, design, fit)
+    motion, transfer = _responses(scan, design.membership @ np.nan_to_num(fit.values), fit)
     variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit) + float(motion[0])
     variance += sum(float(change[0] * sds[p]) ** 2 for p, change in transfer.items())
     return float(fit.values[0]), float(np.sqrt(variance))

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH_IN = 5.4  # narrow, so that the lettering stays readable on a telephone
-ESTIMATOR_NAMES: Final = {"none": "uncorrected", "labbe": "corrected (Labbé)", "gtm": "corrected (GTM)"}
+ESTIMATOR_NAMES: Final = {
+    "none": "uncorrected",
+    "labbe": "corrected (Labbé)",
+    "gtm": "corrected (GTM)",
+    "mg": "corrected (MG)",
+    "iy": "corrected (IY)",
+    "mlts": "corrected (mLTS)",
+}
 """Estimators as readers are told them."""
 
 _MARKERS = "os^Dv*PX"
