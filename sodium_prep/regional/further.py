@@ -22,7 +22,7 @@ from sodium_prep.physics.relaxation import Relaxation, Tissue
 from sodium_prep.pvc.compartments import Compartments
 from sodium_prep.pvc.deconvolve import common_blur, richardson_lucy, van_cittert
 from sodium_prep.pvc.estimators import RegionFit
-from sodium_prep.pvc.maps import iterative_yang, mueller_gaertner, multi_target, yang_map
+from sodium_prep.pvc.maps import mueller_gaertner, multi_target, settled_yang, yang_map
 from sodium_prep.pvc.noise import gram
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.pvc.trimmed import TrimmedRegression, trimmed_regression
@@ -75,8 +75,6 @@ LARGEST_LOBE: Final = 0.01
 """Negative lobes of the point spread function, relative to its peak, up to which Richardson-Lucy is run: it is made for
 one without, and blows up with the -5 to -9 % of unfiltered radial data."""
 _TISSUES: Final[tuple[Tissue, ...]] = ("GM", "WM", "CSF")
-_YANG_ITERATIONS: Final = 2000
-_YANG_TOLERANCE: Final = 1e-7
 
 
 @dataclass(frozen=True)
@@ -185,6 +183,8 @@ class Corrector:
             found, left, estimated = self._trimmed
             rows, offsets = found.rows, found.offsets
         known = np.any(rows != 0.0, axis=1)
+        if not known.any():
+            raise InputError(name, "no region holds its tissue", "Use labbe")
         spilled = np.asarray(rows @ self._inside[left].T, np.float64)
         rows = rows - (spilled @ self._operator[left]).astype(np.float32) @ self._inside
         rows[~known] = 0.0
@@ -219,7 +219,7 @@ class Corrector:
             return maps
         if name in ("rl", "vc"):
             return {None: self._checked(name, self._sharpened(name))}
-        values = self._yang if name == "iy" else self._values
+        values = self._settled[0] if name == "iy" else self._values
         if name == "mtc":
             found = multi_target(self._signal, values, self._shares, self._inside, LEAST_TARGET)
         else:
@@ -277,27 +277,20 @@ class Corrector:
         return self._region_kind & (np.asarray(self._shares.sum(axis=1)).reshape(-1) > 0.0)
 
     @cached_property
-    def _yang(self) -> Array:
-        """Signals by iterative Yang correction, run until they rest; surroundings keep those of the fit.
+    def _settled(self) -> tuple[Array, scipy.sparse.csr_matrix]:
+        """Signals by iterative Yang correction with its weighted regions; surroundings keep those of the fit.
 
         A patch of air or a thin shell has no mean to divide by, and the model is coarse there on purpose.
         """
         fixed = np.where(self._free, np.nan, self._values)
-        values, settled = iterative_yang(
-            self._signal, self._shares, self._inside, fixed=fixed, iterations=_YANG_ITERATIONS,
-            tolerance=_YANG_TOLERANCE,
-        )  # fmt: skip
-        if not settled:
-            raise InputError("iy", f"the values do not rest after {_YANG_ITERATIONS} iterations", "Use labbe")
-        return values
+        try:
+            return settled_yang(self._signal, self._shares, self._inside, fixed=fixed)
+        except ValueError as error:
+            raise InputError("iy", str(error), "Use labbe") from error
 
     def _yang_rows(self) -> NDArray[np.float32]:
-        """Where Yang's iteration rests it solves a geometric transfer matrix with the weights s / P."""
-        predicted = self._yang @ self._inside
-        ratio = np.where(
-            predicted > 0.0, (self._shares.T @ self._yang) / np.where(predicted > 0.0, predicted, 1.0), 0.0
-        )
-        instruments = self._shares[self._free].multiply(ratio).tocsr()
+        """Weights of the voxels in each region's value, in every design."""
+        instruments = self._settled[1]
         matrix = np.asarray(instruments @ self._inside[self._free].T, np.float64)
         rows = []
         for design in self.designs:
