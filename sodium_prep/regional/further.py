@@ -117,7 +117,7 @@ class Corrector:
         Compartments as the acquisition shows them, and their unblurred shares.
     fit
         Least squares of the first design.
-    voxel_mm, psf, relaxations
+    spacing_mm, psf, relaxations
         Of the acquisition.
     """
 
@@ -129,7 +129,7 @@ class Corrector:
     blurred: NDArray[np.float32]
     fractions: scipy.sparse.csr_matrix
     fit: RegionFit
-    voxel_mm: Array
+    spacing_mm: Array
     psf: PsfModel
     relaxations: Mapping[Tissue, Relaxation]
 
@@ -230,7 +230,7 @@ class Corrector:
     def _sharpened(self, name: Literal["rl", "vc"]) -> Array:
         """Deconvolution by the transfer function of grey matter, in the fitted voxels."""
         x, y, z = self.image.shape
-        blur = common_blur((x, y, z), self.voxel_mm, self.psf, self.relaxations["GM"])
+        blur = common_blur((x, y, z), self.spacing_mm, self.psf, self.relaxations["GM"])
         if name == "vc":
             return van_cittert(self.image, blur)[self.mask]
         point = np.zeros((x, y, z))

@@ -126,9 +126,7 @@ def test_regional_values_are_true_where_means_of_a_map_are_not(colin):
     matrix = gtm(blurred, fractions, image, everywhere, noise).solve()[1]
     air = np.where(np.array(truth["regions"]) == "air", fitted, np.nan)  # its mean is zero: nothing to divide by
     yang, _ = settled_yang(image.ravel(), fractions, blurred, fixed=air)
-    error = {
-        name: np.abs(values[grey] / actual - 1.0) for name, values in (("l", fitted), ("g", matrix), ("y", yang))
-    }
+    error = {name: np.abs(values[grey] / actual - 1.0) for name, values in (("l", fitted), ("g", matrix), ("y", yang))}
     assert error["l"].mean() == pytest.approx(0.0028, abs=2e-4)  # reference/pvc.md
     assert error["g"].mean() == pytest.approx(0.0051, abs=2e-4)
     assert error["y"].mean() < 0.01
