@@ -83,7 +83,7 @@ def trimmed_regression(
     weights : sparse (r, m)
         Weights of the voxels of regions, adding up to 1.
     of_tissue : (r,)
-        Tissue of each region.
+        Tissue of each region; -1 for none.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def trimmed_regression(
                 keep = residual <= limit
         values[:, part] = found.T
         operator, pulled = inverse @ used, PULL * inverse @ means
-        for tissue in np.unique(of_tissue):
+        for tissue in np.unique(of_tissue[of_tissue >= 0]):
             mine = np.flatnonzero(of_tissue == tissue)
             here = weights[mine, part]
             linear = scipy.sparse.csr_matrix(

@@ -159,8 +159,8 @@ class Corrector:
         healthy = [t == tissue and s != "lesion" for t, s in zip(c.tissues, c.structures, strict=True)]
         return np.asarray(self._region_kind & healthy)
 
-    def _brain(self, least: float = 0.5) -> NDArray[np.bool_]:
-        return np.asarray(self._shares[self._region_kind].sum(axis=0)).reshape(-1) > least
+    def _brain(self) -> NDArray[np.bool_]:
+        return np.asarray(self._shares[self._region_kind].sum(axis=0)).reshape(-1) > 0.5
 
     def weights(self, name: FurtherName) -> Weights:
         """Regional values of an estimator.
@@ -210,12 +210,10 @@ class Corrector:
             others = np.where(grey, 0.0, self._values) @ self._inside
             return {"GM": self._placed(name, mueller_gaertner(self._signal, others, share, LEAST_TISSUE))}
         if name == "mlts":
-            present = self._present
             maps: dict[Tissue | None, NDArray[np.float32]] = {}
-            for tissue, values in zip(present, self._trimmed[0].values, strict=True):
+            for tissue, values in zip(self._present, self._trimmed[0].values, strict=True):
                 share = self._inside[self._of(tissue)].sum(axis=0, dtype=np.float64)
-                if share.max() > LEAST_TISSUE:
-                    maps[tissue] = self._placed(name, np.where(share > LEAST_TISSUE, values, np.nan))
+                maps[tissue] = self._placed(name, np.where(share > LEAST_TISSUE, values, np.nan))
             return maps
         if name in ("rl", "vc"):
             return {None: self._checked(name, self._sharpened(name))}
@@ -303,7 +301,10 @@ class Corrector:
 
     @property
     def _present(self) -> list[Tissue]:
-        return [tissue for tissue in _TISSUES if self._of(tissue).any()]
+        found = [tissue for tissue in _TISSUES if (self._of(tissue) & self._free).any()]
+        if not found:
+            raise InputError("mlts", "no region holds a tissue", "Use labbe")
+        return found
 
     @cached_property
     def _trimmed(self) -> tuple[TrimmedRegression, NDArray[np.bool_], NDArray[np.bool_]]:
