@@ -213,7 +213,10 @@ class Corrector:
             maps: dict[Tissue | None, NDArray[np.float32]] = {}
             for tissue, values in zip(self._present, self._trimmed[0].values, strict=True):
                 share = self._inside[self._of(tissue)].sum(axis=0, dtype=np.float64)
-                maps[tissue] = self._placed(name, np.where(share > LEAST_TISSUE, values, np.nan))
+                if share.max() > LEAST_TISSUE:
+                    maps[tissue] = self._placed(name, np.where(share > LEAST_TISSUE, values, np.nan))
+            if not maps:
+                raise InputError(name, "no voxel holds enough of a tissue", "Use labbe")
             return maps
         if name in ("rl", "vc"):
             return {None: self._checked(name, self._sharpened(name))}
