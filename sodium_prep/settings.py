@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sodium_prep.errors import UsageError
 
-Estimator = Literal["none", "gtm", "labbe", "joint"]
+Estimator = Literal["none", "gtm", "labbe", "joint", "mg", "rbv", "mtc", "iy", "rl", "vc", "mlts"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
 ReconMethod = Literal["auto", "gridding", "vendor"]
 Registration = Literal["ants", "greedy"]
 RegionPreset = Literal["main", "lobes", "ad", "als", "epilepsy", "deepgrey"]
 
-ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "joint")
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
+DEFAULT_ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "joint")
 CHECKS: tuple[Check, ...] = ("sides",)
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
 Check = Literal["sides"]
@@ -56,7 +57,7 @@ class Settings(BaseModel):
     reference
         References to report; each that the data allow gives its own rows.
     pvc
-        Estimators of regional concentration to report.
+        Estimators of regional concentration to report, and of corrected maps to write.
     psf_fwhm_mm
         Width of a Gaussian PSF in place of the one computed from the acquisition.
     atlas
@@ -92,7 +93,7 @@ class Settings(BaseModel):
     recon: ReconMethod = "auto"
     recon_filter: Literal["none", "hamming"] = "none"
     reference: tuple[ReferenceName, ...] = REFERENCES
-    pvc: tuple[Estimator, ...] = ESTIMATORS
+    pvc: tuple[Estimator, ...] = DEFAULT_ESTIMATORS
     psf_fwhm_mm: float | None = Field(default=None, gt=0.0, lt=100.0)
     atlas: tuple[str, ...] = Field(default=("desikan-killiany",), min_length=1)
     regions: tuple[RegionPreset, ...] = ("lobes",)

@@ -90,7 +90,8 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
         "--pvc",
         nargs="+",
         choices=ESTIMATORS,
-        help="regional estimators (default: all); 'none', the uncorrected mean, is always reported",
+        help="partial volume correction (default: none gtm labbe; 'none', the uncorrected mean, is always reported). "
+        "rows in the table: gtm, labbe, mg, iy, mlts; voxel-wise maps: mg, rbv, mtc, iy, rl, vc, mlts",
     )
     group.add_argument(
         "--psf",

@@ -47,7 +47,7 @@ DESCRIPTIONS: Final[dict[str, dict[str, str]]] = {
     "name": {"Description": "Name of the region"},
     "hemisphere": {"Description": "Side of the brain", "Levels": "L, R, both"},
     "tissue": {"Description": "Tissue that the region consists of"},
-    "estimator": {"Description": "Partial volume correction", "Levels": "none, labbe, gtm, joint"},
+    "estimator": {"Description": "Partial volume correction", "Levels": "none, labbe, gtm, joint, mg, iy, mlts"},
     "reference": {"Description": "What the concentration was calibrated by"},
     "n_voxels": {"Description": "Voxels of the region"},
     "volume_mm3": {"Description": "Volume of the region", "Units": "mm^3"},

@@ -78,6 +78,11 @@ class RegionFit(RegionValues):
     _pull: Array = field(repr=False)
     _system: RegionalSystem = field(repr=False)
 
+    @property
+    def operator(self) -> Array:
+        """From the sums over the image, (n,), to the values; NaN like the values."""
+        return self._operator
+
     def response(self, images: NDArray[np.floating]) -> Array:
         """Change of the values if these are added to the image; (k, m) voxels of the mask -> (n, k)."""
         return self._operator @ gram(self._system.instruments, np.atleast_2d(images))

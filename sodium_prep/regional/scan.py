@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from sodium_prep.quant.references import (
 )
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.quant.tscmap import tsc_map
+from sodium_prep.regional.further import MAP_NAMES, CorrectedMaps, MapName
 from sodium_prep.regional.signals import (
     REGISTRATION_SD_MM,
     EstimatorName,
@@ -119,6 +120,8 @@ class ScanResult:
         What the user should know, one line each.
     refined
         Whether the regional model refined the registration.
+    corrected
+        Maps corrected for partial volume on the native grid, mM.
     """
 
     signals: RegionalSignals
@@ -132,6 +135,7 @@ class ScanResult:
     registration_sd_mm: float
     notes: tuple[str, ...]
     refined: bool = False
+    corrected: CorrectedMaps = field(default_factory=dict)
 
 
 def nominal_psf(acquisition: Acquisition, affine: Array) -> PsfModel:
@@ -155,7 +159,7 @@ def quantify_scan(
     vials_placed: bool,
     eyes_mm: Sequence[Array],
     references: Sequence[str],
-    estimators: Sequence[EstimatorName],
+    estimators: Sequence[str],
     groups: Sequence[Group] = MAIN,
     refine: bool = True,
     registration_sd_mm: float = REGISTRATION_SD_MM,
@@ -171,7 +175,7 @@ def quantify_scan(
     references
         Wanted among ``vials``, ``CSF``, ``vitreous``.
     estimators
-        Wanted; ``none`` is always reported.
+        Wanted, of regions and of maps; ``none`` is always reported.
     groups
         Regions that are estimated as one, besides those of the atlas.
     refine
@@ -188,8 +192,10 @@ def quantify_scan(
     of_atlas = [[column[i] for i in c.regions] for column in (c.names, c.hemispheres, c.structures, c.tissues)]
     notes = list(filter(None, [missing_note(groups, *of_atlas)]))
     wanted: list[EstimatorName] = ["none"]
+    maps: list[MapName] = []
     if scan.psf is not None:
-        wanted += [name for name in ("gtm", "labbe", "joint") if name in estimators]
+        wanted += [name for name in get_args(EstimatorName) if name in estimators and name != "none"]
+        maps += [name for name in MAP_NAMES if name in estimators]
     else:
         notes.append(
             "The point spread function is not known: no value is corrected for partial volume. Give ReadoutDuration, "
@@ -216,9 +222,11 @@ def quantify_scan(
         scan.psf or nominal_psf(scan.acquisition, scan.affine),
         b1_plus=scan.b1_plus,
         estimators=wanted,
+        maps=maps,
         groups=groups,
         registration_sd_mm=registration_sd_mm,
     )
+    notes += signals.notes
     lines: dict[str, CalibrationLine] = {}
     measured = _measure_vials(scan, vials, vials_placed, eyes_mm, notes) if "vials" in references else ()
     if measured:
@@ -234,7 +242,7 @@ def quantify_scan(
         _add_vitreous_line(lines, scan, eyes, relaxations["vitreous"], notes)
     if not lines:
         notes.append("There is no reference, so nothing is given in mmol/L.")
-    tsc, stderr = _maps(scan, compartments, relaxations, lines)
+    tsc, stderr, corrected = _maps(scan, compartments, relaxations, lines, signals)
     table = regional_table(signals, lines)
     return ScanResult(
         signals,
@@ -248,6 +256,7 @@ def quantify_scan(
         registration_sd_mm,
         tuple(notes),
         refined,
+        corrected,
     )
 
 
@@ -434,10 +443,14 @@ def _maps(
     compartments: Compartments,
     relaxations: Mapping[Tissue, Relaxation],
     lines: Mapping[str, CalibrationLine],
-) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
-    """Concentration of each voxel by the first reference, with the signal factor of the tissues that it holds."""
+    signals: RegionalSignals,
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, CorrectedMaps]:
+    """Concentration of each voxel by the first reference, with the signal factor of the tissues that it holds.
+
+    A corrected map of one tissue has the factor of that tissue.
+    """
     if not lines:
-        return None, None
+        return None, None, {}
     shares = region_fractions(compartments, scan.sodium_to_t1w, scan.image.shape, scan.affine)
     kappa = np.ones(scan.image.shape) if scan.b1_plus is None else np.where(scan.b1_plus > 0.0, scan.b1_plus, 1.0)
     brain = [i for i, kind in enumerate(compartments.kinds) if kind == "region"]
@@ -451,7 +464,12 @@ def _maps(
     factor += rest * signal_factor(scan.acquisition, relaxations["extracerebral"], kappa).reshape(-1)
     mean_factor = (factor / np.maximum(total + rest, 1e-6)).reshape(scan.image.shape)
     spread = relaxation_sensitivity(scan.acquisition, relaxations["GM"], n_draws=2).dlnf
-    return tsc_map(scan.image, mean_factor, next(iter(lines.values())), scan.noise.sd, spread)
+    line = next(iter(lines.values()))
+    corrected: CorrectedMaps = {}
+    for (name, alone), signal in signals.maps.items():
+        own = signal_factor(scan.acquisition, relaxations[alone], kappa) if alone else mean_factor
+        corrected[name, alone] = tsc_map(signal, own, line, 0.0)[0]
+    return *tsc_map(scan.image, mean_factor, line, scan.noise.sd, spread), corrected
 
 
 def mask_on_grid(

@@ -11,6 +11,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from sodium_prep.atlas.groups import MAIN, Group
+from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, Tissue
 from sodium_prep.pvc.compartments import Compartments
@@ -38,9 +39,10 @@ from sodium_prep.pvc.sensitivity import (
 )
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.regional.designs import Design, Region, build_designs, merged_design
+from sodium_prep.regional.further import CorrectedMaps, Corrector, MapName, Weights
 
 Array = NDArray[np.float64]
-EstimatorName = Literal["none", "gtm", "labbe", "joint"]
+EstimatorName = Literal["none", "gtm", "labbe", "joint", "mg", "iy", "mlts"]
 
 REGISTRATION_SD_MM: Final = 0.3
 """Standard deviation assumed of each shift, and of each rotation at 60 mm."""
@@ -71,7 +73,9 @@ class Signals:
     ill_determined : (n,) bool
         The other regions inflate the variance more than 30 times.
     covariance : (n, n)
-        Of the values within a scan; ``noise_var + registration_var`` is its diagonal.
+        Of the values within a scan; its diagonal is the sum of the three variances.
+    estimated : (n,) bool
+        Regions that the estimator is for; all if None.
     """
 
     values: Array
@@ -83,6 +87,7 @@ class Signals:
     log_slopes: dict[Parameter, Array]
     ill_determined: NDArray[np.bool_]
     covariance: Array = field(repr=False)
+    estimated: NDArray[np.bool_] | None = None
 
     def signal_sd(self, shared_sd: Mapping[Parameter, float], intercept: float) -> tuple[Array, Array]:
         """Standard deviations in units of signal: within a scan, and with relaxation and PSF, which scans share."""
@@ -122,6 +127,10 @@ class RegionalSignals:
         Image minus model, NaN outside the fitted voxels.
     prediction : (X, Y, Z) float32
         The model.
+    maps
+        Voxel-wise corrected signal.
+    notes
+        Why an estimator or a map is missing.
     """
 
     regions: tuple[Region, ...]
@@ -139,6 +148,8 @@ class RegionalSignals:
     condition: float
     residual: NDArray[np.float32] = field(repr=False)
     prediction: NDArray[np.float32] = field(repr=False)
+    maps: CorrectedMaps = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,6 +198,7 @@ def regional_signals(
     usable: NDArray[np.bool_] | None = None,
     b1_plus: NDArray[np.floating] | None = None,
     estimators: Sequence[EstimatorName] = ("none", "gtm", "labbe"),
+    maps: Sequence[MapName] = (),
     groups: Sequence[Group] = MAIN,
     registration_sd_mm: float = REGISTRATION_SD_MM,
     blurred: NDArray[np.float32] | None = None,
@@ -210,6 +222,8 @@ def regional_signals(
         Where the image holds data; everywhere finite if not given.
     b1_plus : (X, Y, Z)
         Transmit field relative to nominal; nominal if not given.
+    maps
+        Voxel-wise maps that are wanted.
     groups
         Regions that are estimated as one, besides those of the atlas.
     registration_sd_mm
@@ -256,6 +270,10 @@ def regional_signals(
     prediction = (fine.astype(np.float32) @ blurred).reshape(image.shape)
     composition = _composition(compartments, fractions, means)
     found: dict[EstimatorName, Signals] = {}
+    corrector = Corrector(
+        image, mask, compartments, regions, designs, blurred, fractions, first, voxel_mm, psf, relaxations
+    )
+    notes: list[str] = []
     for name in estimators:
         if name == "none":
             found[name] = _uncorrected(scan, means, prediction, composition)
@@ -265,6 +283,11 @@ def regional_signals(
             with_errors = labbe(blurred, image, mask, noise, compartments.kinds, brain, errors.at_borders)
             joint = [with_errors.fit(design.membership) for design in designs]
             found[name] = _corrected(replace(scan, errors=errors.unseen), joint, [fit.misfit for fit in joint])
+        elif name in ("mg", "iy", "mlts"):
+            try:
+                found[name] = _weighted(scan, corrector.weights(name), image, noise, first, fine)
+            except InputError as error:
+                notes.append(f"There are no values by {name}: {error.problem}.")
         else:
             matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
             found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
@@ -277,7 +300,18 @@ def regional_signals(
         regions, found, means, volumes, composition, *_signal_sources(scan, means, fits), sds,
         _reference_signal(scan, system, sds),
         first.misfit, first.residual_sd, first.noise_sd, first.condition, residual, prediction,
+        _voxelwise(corrector, maps, notes), tuple(notes),
     )  # fmt: skip
+
+
+def _voxelwise(corrector: Corrector, wanted: Sequence[MapName], notes: list[str]) -> CorrectedMaps:
+    out: CorrectedMaps = {}
+    for name in wanted:
+        try:
+            out |= {(name, tissue): image for tissue, image in corrector.maps(name).items()}
+        except InputError as error:
+            notes.append(f"There is no map by {name}: {error.problem}.")
+    return out
 
 
 def _composition(
@@ -317,7 +351,7 @@ def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float])
         values.append(fit.values[columns])
         widening.append(np.full(len(columns), np.sqrt(max(1.0, misfit))))
         ill.append(fit.inflation[columns] > ILL_DETERMINED)
-        motion, transfer = _responses(scan, design, fit)
+        motion, transfer = _responses(scan, design.membership @ np.nan_to_num(fit.values), fit)
         motions.append(motion[columns])
         fractions.append(fit.response(error_images)[columns] * scan.errors.sds)
         for parameter, change in transfer.items():
@@ -333,9 +367,27 @@ def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float])
     )  # fmt: skip
 
 
-def _responses(scan: _Scan, design: Design, fit: RegionFit) -> tuple[Array, dict[Parameter, Array]]:
+def _weighted(
+    scan: _Scan, found: Weights, image: NDArray[np.floating], noise: Noise, fit: RegionFit, fine: Array
+) -> Signals:
+    """Values that are weighted sums over the fitted voxels, with the errors that their weights give."""
+    factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
+    values = found.response(image[scan.mask])[:, 0] + found.offsets
+    random = noise.quadratic_form(found.rows, scan.mask) * max(1.0, fit.misfit)
+    motion, transfer = _responses(scan, fine, found)
+    moved = _motion_covariance(motion, scan.registration_sd_mm)
+    fractions = found.response(scan.errors.images[:, scan.mask.reshape(-1)]) * scan.errors.sds
+    wrong = fractions @ fractions.T
+    absent = np.where(np.isfinite(values), 0.0, np.nan)
+    return Signals(
+        values, np.diag(random) + absent, np.diag(moved) + absent, np.diag(wrong) + absent, transfer, factors,
+        log_slopes, found.inflation > ILL_DETERMINED, random + moved + wrong, found.estimated,
+    )  # fmt: skip
+
+
+def _responses(scan: _Scan, fine: Array, fit: RegionFit | Weights) -> tuple[Array, dict[Parameter, Array]]:
     """Change of the values by motions, as in :func:`_motion_covariance`, and per unit of each parameter of the PSF."""
-    parts = scan.of_tissues(design.membership @ np.nan_to_num(fit.values))
+    parts = scan.of_tissues(fine)
     first, second = motion_derivatives(np.sum(list(parts.values()), axis=0), scan.voxel_mm, scan.centre)
     width = width_derivative(parts, scan.widths_mm, scan.voxel_mm)
     images = [image[scan.mask] for image in (*first, *second, *transfer_derivatives(parts, scan.ratios), width)]
@@ -406,7 +458,7 @@ def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Paramete
     region = Region(None, "CSF", "both", "CSF", tuple(ventricles or fluid))
     design = merged_design(c, region)
     fit = system.fit(design.membership)
-    motion, transfer = _responses(scan, design, fit)
+    motion, transfer = _responses(scan, design.membership @ np.nan_to_num(fit.values), fit)
     moved = _motion_covariance(motion[:1], scan.registration_sd_mm)
     variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit) + float(moved[0, 0])
     variance += sum(float(change[0] * sds[p]) ** 2 for p, change in transfer.items())

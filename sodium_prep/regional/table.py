@@ -36,6 +36,9 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
             "gtm": "geometric transfer matrix (Rousset et al. 1998)",
             "labbe": "least squares on the regions as the acquisition blurs them (Labbe et al. 1998)",
             "joint": "the same, with the errors of the tissue fractions fitted along",
+            "mg": "what is left in grey matter without all other compartments (Mueller-Gaertner et al. 1992)",
+            "iy": "iterative Yang correction (Erlandsson et al. 2012)",
+            "mlts": "local regression on tissues by least trimmed squares (Kim et al. 2021)",
         },
     },
     "reference": {"Description": "What the concentration was calibrated with"},
@@ -168,6 +171,8 @@ def _rows(
     pairs, mirror = side_pairs(signals.regions), mirror_weights(signals.regions, signals.volumes_mm3)
     out = []
     for i, region in enumerate(signals.regions):
+        if found.estimated is not None and not found.estimated[i]:
+            continue
         row = {
             "index": region.index,
             "name": region.name,

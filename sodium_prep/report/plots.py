@@ -19,6 +19,9 @@ ESTIMATOR_NAMES: Final = {
     "labbe": "corrected (Labbé)",
     "gtm": "corrected (GTM)",
     "joint": "corrected (joint)",
+    "mg": "corrected (MG)",
+    "iy": "corrected (IY)",
+    "mlts": "corrected (mLTS)",
 }
 """Estimators as readers are told them."""
 

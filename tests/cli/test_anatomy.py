@@ -119,6 +119,29 @@ def test_groups_and_an_atlas_laid_over_another(root, tmp_path):
     assert {key: values[key] for key in same} == pytest.approx({key: before[key] for key in same}, rel=0.01)
 
 
+def test_corrected_maps_are_written_beside_the_others(root, tmp_path):
+    place = _copy(root, tmp_path / "place")
+    out = _run(place, "--pvc", "mg", "rbv", "rl")
+    rows = _rows(out / TABLE.format("01"))
+    assert {row["estimator"] for row in rows} == {"none", "mg"}
+    (cortex,) = (
+        float(row["tsc"]) for row in rows
+        if (row["name"], row["hemisphere"], row["estimator"], row["reference"]) == ("Cortex", "both", "mg", "vials")
+    )  # fmt: skip
+    for space in ("", "_space-T1w"):
+        plain = nib.load(out / f"{ANAT}_acq-sodium{space}_TSCmap.nii.gz")
+        for name, label in (("mg", "_label-GM"), ("rbv", ""), ("rl", "")):
+            path = out / f"{ANAT}_acq-sodium{space}{label}_desc-{name}_TSCmap.nii.gz"
+            image = nib.load(path)
+            assert image.shape == plain.shape
+            found = np.asarray(image.dataobj)
+            assert 0.02 < np.isfinite(found).mean() < 0.5
+            if name == "mg":
+                assert np.nanmedian(found) == pytest.approx(cortex, rel=0.1)  # gaps are no zeros, in any space
+            sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+            assert (sidecar["Units"], sidecar["PartialVolumeCorrection"]["Name"]) == ("mmol/L", name)
+
+
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_map_in_a_template_of_ones_own_lies_where_the_template_lies(root, tmp_path):
@@ -132,12 +155,14 @@ def test_map_in_a_template_of_ones_own_lies_where_the_template_lies(root, tmp_pa
     image = tmp_path / "tpl-mine_T1w.nii.gz"
     nib.save(nib.Nifti1Image(template.t1w[coarse, coarse, coarse], grid), image)
     place = _copy(root, tmp_path / "place")
-    out = _run(place, "--output-spaces", "MNI152NLin6Asym", str(image), "--sloppy")
+    out = _run(place, "--output-spaces", "MNI152NLin6Asym", str(image), "--sloppy", "--pvc", "labbe", "mg", "rbv")
     first, back = (out / f"{ANAT}_from-{ends}_mode-image_xfm.h5" for ends in ("T1w_to-MNI152NLin6Asym", "T1w_to-mine"))
     points = np.array([[0.0, -20.0, 10.0], [30.0, 20.0, 20.0], [-40.0, -40.0, 0.0], [20.0, -60.0, 40.0]])
     there = points @ stretch[:3, :3].T + stretch[:3, 3]
     assert np.abs(apply_to_points(points, [first]) - apply_to_points(there, [back])).max() < 1.5
-    assert (out / f"{ANAT}_acq-sodium_space-mine_TSCmap.nii.gz").is_file()
+    shape = nib.load(out / f"{ANAT}_acq-sodium_space-mine_TSCmap.nii.gz").shape
+    for end in ("label-GM_desc-mg", "desc-rbv"):
+        assert nib.load(out / f"{ANAT}_acq-sodium_space-mine_{end}_TSCmap.nii.gz").shape == shape
 
 
 @pytest.mark.slow
