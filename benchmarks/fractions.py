@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from sodium_prep.anat.ants import n4
+from sodium_prep.anat.bias_n4 import registration_bias
 from sodium_prep.anat.fractions import tissue_fractions, ventricle_walls
 from sodium_prep.anat.grids import coarsen
 from sodium_prep.anat.jobs import Volume, job_folder, read_volume, run_job, write_volume
@@ -210,7 +210,7 @@ def atropos(weight: float, *, hard: bool = False):
         mask = coarsen(Volume(study.brain.astype(np.float32), study.affine), 2.0).data > 0.5
         template = load_template()
         priors = template_priors(template, load_atlas())
-        flat, _ = n4(image.data, image.affine, mask)
+        flat = image.data / registration_bias(image.data, image.affine, mask)
         with job_folder() as folder:
             write_volume(folder / "image.nii.gz", Volume(flat, image.affine))
             write_volume(folder / "mask.nii.gz", Volume(mask, image.affine))

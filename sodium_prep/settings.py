@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sodium_prep.errors import UsageError
 
-Estimator = Literal["none", "gtm", "labbe", "kspace"]
+Estimator = Literal["none", "gtm", "labbe", "joint", "kspace", "mg", "rbv", "mtc", "iy", "rl", "vc", "mlts"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
 ReconMethod = Literal["auto", "gridding", "vendor"]
 Registration = Literal["ants", "greedy"]
-GroupPreset = Literal["main", "lobes", "alzheimer", "als", "deepgrey"]
+RegionPreset = Literal["main", "lobes", "ad", "als", "epilepsy", "deepgrey"]
 
-ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "kspace")
-DEFAULT_ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe")
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
+DEFAULT_ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "joint")
 CHECKS: tuple[Check, ...] = ("sides",)
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
 Check = Literal["sides"]
-GROUP_PRESETS: tuple[GroupPreset, ...] = ("main", "lobes", "alzheimer", "als", "deepgrey")
+REGION_PRESETS: tuple[RegionPreset, ...] = ("main", "lobes", "ad", "als", "epilepsy", "deepgrey")
 
 _NOT_REUSED = (
     "bids_dir",
@@ -57,12 +57,12 @@ class Settings(BaseModel):
     reference
         References to report; each that the data allow gives its own rows.
     pvc
-        Estimators of regional concentration to report; ``kspace`` needs raw data.
+        Estimators of regional concentration to report (``kspace`` needs raw data), and of corrected maps to write.
     psf_fwhm_mm
         Width of a Gaussian PSF in place of the one computed from the acquisition.
     atlas
         What :func:`sodium_prep.atlas.provide.find_atlas` takes: the first covers the brain, others are laid over it.
-    groups
+    regions
         Presets of regions that are estimated as one besides the main ones.
     output_spaces
         Spaces of resampled TSC maps besides the native one: ``T1w``, names and files of templates.
@@ -96,7 +96,7 @@ class Settings(BaseModel):
     pvc: tuple[Estimator, ...] = DEFAULT_ESTIMATORS
     psf_fwhm_mm: float | None = Field(default=None, gt=0.0, lt=100.0)
     atlas: tuple[str, ...] = Field(default=("desikan-killiany",), min_length=1)
-    groups: tuple[GroupPreset, ...] = ("lobes",)
+    regions: tuple[RegionPreset, ...] = ("lobes",)
     output_spaces: tuple[str, ...] = ("T1w", "MNI152NLin6Asym")
     registration: Registration = "ants"
     fast_registration: bool = False

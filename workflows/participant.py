@@ -258,7 +258,7 @@ def _add_series(
         plan=plan,
         references=settings.reference,
         estimators=settings.pvc,
-        groups=settings.groups,
+        groups=settings.regions,
         contrast=inputs.anat.contrast,
         in_t1w=spaces.in_t1w,
         spaces=spaces.maps,
@@ -273,7 +273,7 @@ def _add_series(
         SaveScan(
             sources=[*used, str(inputs.anat.path)], acq=plan.acq, suffix=plan.suffix, rec=plan.rec,
             acquisition=plan.acquisition, spaces=[space.label for space in spaces.maps],
-            groups=list(settings.groups), **_saving(settings, inputs),
+            groups=list(settings.regions), **_saving(settings, inputs),
         ),
         name=f"save_{plan.name}",
         mem_gb=0.5,

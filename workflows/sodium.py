@@ -81,8 +81,9 @@ class MapSpace:
 _ANATOMY = ("t1w", "brain_mask", "gm", "wm", "csf", "lesion", "labels", "atlas_table")
 _SHOWN = ("template_affine", "template_warped", "atlas_record")
 SERIES_INPUTS = (*_ANATOMY, "head_mask", *_SHOWN, "to_template", "anatomy_reports")
-_FROM_QUANTIFY = ("transform", "table", "calibration", "tsc", "tsc_stderr")
-SERIES_OUTPUTS = ("sodium", *_FROM_QUANTIFY, "tsc_t1w", "tsc_spaces", "quality", "figures")
+_FROM_QUANTIFY = ("transform", "table", "calibration", "tsc", "tsc_stderr", "corrected")
+_MOVED = ("tsc_t1w", "tsc_spaces", "corrected_t1w", "corrected_spaces")
+SERIES_OUTPUTS = ("sodium", *_FROM_QUANTIFY, *_MOVED, "quality", "figures")
 
 
 def init_series_wf(
@@ -132,7 +133,8 @@ def init_series_wf(
 
     Outputs
     -------
-    sodium, transform, table, calibration, tsc, tsc_stderr, tsc_t1w, tsc_spaces, quality, figures
+    sodium, transform, table, calibration, tsc, tsc_stderr, corrected, tsc_t1w, tsc_spaces, corrected_t1w,
+    corrected_spaces, quality, figures
         What is saved; the maps in template spaces in the order of ``spaces``.
     """
     from nipype.interfaces.utility import IdentityInterface, Merge
@@ -184,14 +186,20 @@ def init_series_wf(
         tsc_t1w = _resampled(workflow, "tsc_t1w", tsc, to_t1w, (inputnode, "t1w"))
         workflow.connect(tsc_t1w, "out_file", page, "tsc_t1w")
         if in_t1w:
-            workflow.connect(tsc_t1w, "out_file", outputnode, "tsc_t1w")
+            workflow.connect(quant, "corrected", tsc_t1w, "more_files")
+            ends = [("out_file", "tsc_t1w"), ("more_out", "corrected_t1w")]
+            workflow.connect([(tsc_t1w, outputnode, ends)])
         maps = Node(Merge(max(len(spaces), 1)), name="tsc_spaces")
+        corrected = Node(Merge(max(len(spaces), 1)), name="corrected_spaces")
         for number, space in enumerate(spaces, start=1):
             chain = [*to_t1w, (inputnode, "to_template")]
             chain += [(inputnode, f"to_{space.label}")] if space.template else []
             node = _resampled(workflow, f"tsc_{space.label}", tsc, chain, space)
+            workflow.connect(quant, "corrected", node, "more_files")
             workflow.connect(node, "out_file", maps, f"in{number}")
+            workflow.connect(node, "more_out", corrected, f"in{number}")
         workflow.connect(maps, "out", outputnode, "tsc_spaces")
+        workflow.connect(corrected, "out", outputnode, "corrected_spaces")
     gathered = Node(Merge(len(reports) + 1), name="reports")
     for number, (node, output) in enumerate(reports, start=1):
         workflow.connect(node, output, gathered, f"in{number}")

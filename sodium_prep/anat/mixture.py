@@ -1,14 +1,18 @@
 """Histogram model of a T1-weighted brain: three pure tissues, two mixtures of neighbours, and outliers.
 
 With the bias removed, a voxel holds CSF, grey matter, white matter, or a linear mixture of CSF and grey or of grey and
-white matter with any share alike (Santago and Gage, IEEE Trans Image Process 1995; Shattuck et al., NeuroImage 2001).
-The density of a mixture of tissues j < k seen with noise sigma is then
-``[Phi((u - mu_j)/sigma) - Phi((u - mu_k)/sigma)] / (mu_k - mu_j)``.
+white matter (Santago and Gage, IEEE Trans Image Process 1995; Shattuck et al., NeuroImage 2001). Shares that are all
+alike have the density ``[Phi((u - mu_j)/sigma) - Phi((u - mu_k)/sigma)] / (mu_k - mu_j)`` for tissues j < k seen with
+noise sigma. But no image is as sharp as its voxels: across a blurred border the share runs like the integral of the
+blur, and spends longer near its ends than in the middle. Of a Gaussian blur, shares below 15 % and above 85 % have
+three tenths each. With shares all alike, the little fluid in grey matter at its border counts as noise: cortex loses a
+percent of its volume in CSF, and gains 2 to 3 % in sodium.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -20,6 +24,9 @@ Array = NDArray[np.float64]
 
 N_CLASSES: Final = 5
 """CSF, CSF-GM, GM, GM-WM, WM: in order of intensity."""
+_SHARE_EDGES: Final = np.array([0.0, 0.15, 0.85, 1.0])
+_SHARE_DENSITY: Final = np.array([0.3, 0.4, 0.3]) / np.diff(_SHARE_EDGES)
+"""Density of the share of the brighter tissue in a mixed voxel, by pieces."""
 _OUTLIERS: Final = 0.005
 _HIGHEST: Final = 2.0
 _MIN_SD, _MAX_SD = 0.008, 0.12
@@ -61,7 +68,9 @@ class Mixture:
         out[0] = np.where(u < self.means[0], np.maximum(out[0], 1e-3), out[0])
         for k in range(2):
             low, high, sd = self.means[k], self.means[k + 1], (sds[k] + sds[k + 1]) / 2.0
-            out[2 * k + 1] = (ndtr((u - low) / sd) - ndtr((u - high) / sd)) / (high - low)
+            below = [ndtr((u - low - edge * (high - low)) / sd) for edge in _SHARE_EDGES]
+            parts = [density * (a - b) for density, (a, b) in zip(_SHARE_DENSITY, pairwise(below), strict=True)]
+            out[2 * k + 1] = np.sum(parts, axis=0) / (high - low)
         return out
 
     def share_between(self, values: Array, noise_sd: Array, low: int, high: int) -> Array:
@@ -181,8 +190,14 @@ def posterior(mixture: Mixture, values: Array, shares: Array, noise_sd: Array | 
 
 
 def _expected_share(u: Array, low: float, high: float, sd: Array) -> tuple[Array, Array]:
-    """Mean of the share of the brighter tissue given the intensity, any share being alike before; and its density."""
-    a, b = (low - u) / sd, (high - u) / sd
-    mass = np.maximum(ndtr(b) - ndtr(a), 1e-12)
-    bump = (np.exp(-0.5 * a**2) - np.exp(-0.5 * b**2)) / np.sqrt(2.0 * np.pi)
-    return np.clip((u + sd * bump / mass - low) / (high - low), 0.0, 1.0), mass / (high - low)
+    """Mean of the share of the brighter tissue in a mixed voxel given the intensity; and the density of that."""
+    reach = [(low + edge * (high - low) - u) / sd for edge in _SHARE_EDGES]
+    below = [ndtr(z) for z in reach]
+    bump = [np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi) for z in reach]
+    total, moment = np.zeros_like(u), np.zeros_like(u)
+    for k, density in enumerate(_SHARE_DENSITY):
+        mass = density * (below[k + 1] - below[k])
+        total += mass
+        moment += mass * (u - low) + density * sd * (bump[k] - bump[k + 1])
+    share = moment / np.maximum(total, 1e-12) / (high - low)
+    return np.clip(share, 0.0, 1.0), np.maximum(total, 1e-12) / (high - low)

@@ -51,6 +51,8 @@ class Group:
         Names that may be missing from a set.
     citation
         Where the choice of parts comes from.
+    reason
+        Why a preset has it, where no publication defines it.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Group:
     parts: tuple[tuple[str, ...], ...] = ()
     optional: tuple[str, ...] = ()
     citation: str = ""
+    reason: str = ""
 
     def members(
         self,
@@ -104,7 +107,77 @@ _AD_SIGNATURE = (
     "Jack CR et al. Defining imaging biomarker cut points for brain aging and Alzheimer's disease. "
     "Alzheimers Dement 2017;13:205-216"
 )
+_LUI = (
+    "Lui E et al. 3T sodium-MRI as predictor of neurocognition in nondemented older adults: a cross sectional study. "
+    "Brain Commun 2024;6:fcae307"
+)
+_MELLON = (
+    "Mellon EA et al. Sodium MR imaging detection of mild Alzheimer disease: preliminary study. "
+    "AJNR Am J Neuroradiol 2009;30:978-984"
+)
+_MOHAMED = (
+    "Mohamed SA et al. Evaluation of sodium (23Na) MR-imaging as a biomarker and predictor for neurodegenerative "
+    "changes in patients with Alzheimer's disease. In Vivo 2021;35:429-435"
+)
+_GRAPPERON = (
+    "Grapperon AM et al. Quantitative brain sodium MRI depicts corticospinal impairment in amyotrophic lateral "
+    "sclerosis. Radiology 2019;292:422-428"
+)
 _JHU = "Mori S et al. Stereotaxic white matter atlas based on diffusion tensor imaging. NeuroImage 2008;40:570-582"
+
+_FRONTAL = Group(
+    "FrontalLobe",
+    "GM",
+    parts=(
+        (
+            "superiorfrontal", "rostralmiddlefrontal", "caudalmiddlefrontal", "parsopercularis",
+            "parstriangularis", "parsorbitalis", "lateralorbitofrontal", "medialorbitofrontal", "precentral",
+            "paracentral", "frontalpole",
+        ),
+    ),
+    optional=("frontalpole",),
+    citation=_LOBES,
+)  # fmt: skip
+_PARIETAL = Group(
+    "ParietalLobe",
+    "GM",
+    parts=(("superiorparietal", "inferiorparietal", "supramarginal", "postcentral", "precuneus"),),
+    citation=_LOBES,
+)
+_TEMPORAL = Group(
+    "TemporalLobe",
+    "GM",
+    parts=(
+        (
+            "superiortemporal", "middletemporal", "inferiortemporal", "bankssts", "fusiform",
+            "transversetemporal", "entorhinal", "temporalpole", "parahippocampal",
+        ),
+    ),
+    optional=("bankssts", "temporalpole"),
+    citation=_LOBES,
+)  # fmt: skip
+_OCCIPITAL = Group(
+    "OccipitalLobe", "GM", parts=(("lateraloccipital", "lingual", "cuneus", "pericalcarine"),), citation=_LOBES
+)
+_CINGULATE = Group(
+    "CingulateCortex",
+    "GM",
+    parts=(("rostralanteriorcingulate", "caudalanteriorcingulate", "posteriorcingulate", "isthmuscingulate"),),
+    citation=_LOBES,
+)
+_INSULA = Group("InsularCortex", "GM", parts=(("insula",),), citation=_LOBES)
+_MESIAL_TEMPORAL = Group(
+    "MesialTemporal",
+    "GM",
+    parts=(("hippocampus", "amygdala", "entorhinal", "parahippocampal"),),
+    citation=_MELLON,
+    reason="where Alzheimer's disease begins, and the commonest focus of epilepsy in adults",
+)
+_AMYGDALA = Group("Amygdala", "GM", parts=(("amygdala",),), citation=_MOHAMED)
+_ENTORHINAL = Group("Entorhinal", "GM", parts=(("entorhinal",),), citation=_LUI)
+_PARAHIPPOCAMPAL = Group(
+    "Parahippocampal", "GM", parts=(("parahippocampal",),), reason="part of the mesial temporal lobe next to CSF"
+)
 
 GROUPS: Final[dict[str, tuple[Group, ...]]] = {
     "main": (
@@ -113,55 +186,20 @@ GROUPS: Final[dict[str, tuple[Group, ...]]] = {
         Group("Hippocampus", "GM", "hippocampus"),
         Group("CSF", "CSF", "csf"),
     ),
-    "lobes": (
-        Group(
-            "FrontalLobe",
-            "GM",
-            parts=(
-                (
-                    "superiorfrontal", "rostralmiddlefrontal", "caudalmiddlefrontal", "parsopercularis",
-                    "parstriangularis", "parsorbitalis", "lateralorbitofrontal", "medialorbitofrontal", "precentral",
-                    "paracentral", "frontalpole",
-                ),
-            ),
-            optional=("frontalpole",),
-            citation=_LOBES,
-        ),
-        Group(
-            "ParietalLobe",
-            "GM",
-            parts=(("superiorparietal", "inferiorparietal", "supramarginal", "postcentral", "precuneus"),),
-            citation=_LOBES,
-        ),
-        Group(
-            "TemporalLobe",
-            "GM",
-            parts=(
-                (
-                    "superiortemporal", "middletemporal", "inferiortemporal", "bankssts", "fusiform",
-                    "transversetemporal", "entorhinal", "temporalpole", "parahippocampal",
-                ),
-            ),
-            optional=("bankssts", "temporalpole"),
-            citation=_LOBES,
-        ),
-        Group("OccipitalLobe", "GM", parts=(("lateraloccipital", "lingual", "cuneus", "pericalcarine"),),
-              citation=_LOBES),
-        Group(
-            "CingulateCortex",
-            "GM",
-            parts=(("rostralanteriorcingulate", "caudalanteriorcingulate", "posteriorcingulate", "isthmuscingulate"),),
-            citation=_LOBES,
-        ),
-        Group("InsularCortex", "GM", parts=(("insula",),), citation=_LOBES),
-    ),
-    "alzheimer": (
-        Group("MedialTemporal", "GM", parts=(("entorhinal", "parahippocampal", "hippocampus"),)),
+    "lobes": (_FRONTAL, _PARIETAL, _TEMPORAL, _OCCIPITAL, _CINGULATE, _INSULA),
+    "ad": (
+        _MESIAL_TEMPORAL,
+        _ENTORHINAL,
+        _PARAHIPPOCAMPAL,
+        _AMYGDALA,
+        Group("Precuneus", "GM", parts=(("precuneus",),), citation=_LUI),
         Group(
             "PrecuneusPosteriorCingulate",
             "GM",
             parts=(("precuneus", "posteriorcingulate", "isthmuscingulate"),),
+            reason="where amyloid is found early",
         ),
+        _TEMPORAL,
         Group(
             "ADSignature",
             "GM",
@@ -170,7 +208,8 @@ GROUPS: Final[dict[str, tuple[Group, ...]]] = {
         ),
     ),
     "als": (
-        Group("MotorCortex", "GM", parts=(("precentral", "paracentral"),)),
+        Group("MotorCortex", "GM", parts=(("precentral", "paracentral"),), citation=_GRAPPERON),
+        _FRONTAL,
         Group(
             "CorpusCallosum",
             "WM",
@@ -178,6 +217,7 @@ GROUPS: Final[dict[str, tuple[Group, ...]]] = {
                 ("cc_posterior", "cc_mid_posterior", "cc_central", "cc_mid_anterior", "cc_anterior"),
                 ("genu_of_corpus_callosum", "body_of_corpus_callosum", "splenium_of_corpus_callosum"),
             ),
+            citation=_GRAPPERON,
         ),
         Group(
             "CorticospinalTract",
@@ -186,17 +226,46 @@ GROUPS: Final[dict[str, tuple[Group, ...]]] = {
             citation=_JHU,
         ),
     ),
-    "deepgrey": (
-        Group("Thalami", "GM", parts=(("thalamus-proper",), ("thalamus",))),
-        Group("BasalGanglia", "GM", parts=(("caudate", "putamen", "pallidum", "accumbens-area"),)),
+    "epilepsy": (
+        _MESIAL_TEMPORAL,
+        _AMYGDALA,
+        _ENTORHINAL,
+        _PARAHIPPOCAMPAL,
+        Group(
+            "LateralTemporal",
+            "GM",
+            parts=(("superiortemporal", "middletemporal", "inferiortemporal", "transversetemporal", "bankssts"),),
+            optional=("bankssts",),
+            reason="temporal neocortex that standard resections of the mesial focus spare or take apart from it",
+        ),
+        Group("TemporalPole", "GM", parts=(("temporalpole",),), reason="often part of a mesial temporal focus"),
+        _INSULA,
+        _FRONTAL,
+        _PARIETAL,
+        _OCCIPITAL,
+        _CINGULATE,
     ),
-}  # fmt: skip
+    "deepgrey": (
+        Group(
+            "Thalami",
+            "GM",
+            parts=(("thalamus-proper",), ("thalamus",)),
+            reason="large enough for most sodium images",
+        ),
+        Group(
+            "BasalGanglia",
+            "GM",
+            parts=(("caudate", "putamen", "pallidum", "accumbens-area"),),
+            reason="too small one by one for most sodium images",
+        ),
+    ),
+}
 """Groups of each preset. ``main`` is always there; its names are those that quality checks and cohorts look for.
 
 The lobes leave the cingulate cortex out, which stands by itself. Labels that FreeSurfer's DKT protocol dropped
 (banks of the superior temporal sulcus, frontal and temporal pole) may be missing. The corticospinal tract is that of
 the JHU label map from the medulla to the posterior limb of the internal capsule; the superior corona radiata, which
-carries many other fibres, is not part of it.
+carries many other fibres, is not part of it. A group may be in several presets; its row is there once.
 """
 
 MAIN: Final = GROUPS["main"]
@@ -204,7 +273,7 @@ PRESETS: Final = tuple(preset for preset in GROUPS if preset != "main")
 
 
 def groups_of(presets: Sequence[str]) -> tuple[Group, ...]:
-    """Groups of the main preset and of others, always in the same order.
+    """Groups of the main preset and of others, each once and always in the same order.
 
     Raises
     ------
@@ -213,8 +282,40 @@ def groups_of(presets: Sequence[str]) -> tuple[Group, ...]:
     """
     unknown = [preset for preset in presets if preset not in GROUPS]
     if unknown:
-        raise UsageError("--groups", f"there is no preset {unknown[0]!r}", f"Choose from {', '.join(PRESETS)}")
-    return tuple(group for preset in GROUPS if preset == "main" or preset in presets for group in GROUPS[preset])
+        raise UsageError("--regions", f"there is no preset {unknown[0]!r}", f"Choose from {', '.join(PRESETS)}")
+    chosen = [preset for preset in GROUPS if preset == "main" or preset in presets]
+    return tuple(dict.fromkeys(group for preset in chosen for group in GROUPS[preset]))
+
+
+def missing_note(
+    groups: Sequence[Group],
+    names: Sequence[str],
+    hemispheres: Sequence[str],
+    structures: Sequence[str],
+    tissues: Sequence[str],
+) -> str:
+    """One line on the groups that an atlas cannot make up on any side, what it lacks, and how to get it; or empty.
+
+    Parameters
+    ----------
+    names, hemispheres, structures, tissues
+        One entry per region of the atlas.
+    """
+    known = {parcel_name(name) for name in names}
+    told = []
+    for group in groups:
+        if group.structure or any(group.members(names, hemispheres, structures, tissues, side) for side in SIDES):
+            continue
+        needed = [[name for name in part if name not in group.optional] for part in group.parts]
+        lacking = [[name for name in part if name not in known] or part for part in needed]
+        fewest = min(lacking, key=len)
+        told.append(f"{group.name} ({', '.join(fewest[:3])}{' ...' if len(fewest) > 3 else ''})")
+    if not told:
+        return ""
+    return (
+        f"The atlas lacks labels for these rows of --regions: {'; '.join(told)}. Name an atlas that has them after the "
+        "first, as in --atlas desikan-killiany labels.nii.gz."
+    )
 
 
 def group_records(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -223,5 +324,6 @@ def group_records(groups: Sequence[Group]) -> list[dict[str, Any]]:
         {"Name": group.name, "Tissue": group.tissue}
         | ({"Structure": group.structure} if group.structure else {"Parts": [list(part) for part in group.parts]})
         | ({"Citation": group.citation} if group.citation else {})
+        | ({"Reason": group.reason} if group.reason else {})
         for group in groups
     ]

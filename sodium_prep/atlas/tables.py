@@ -28,7 +28,10 @@ STRUCTURE_TISSUE: Final[dict[Structure, AtlasTissue]] = {
     "csf": "CSF",
 }
 HEMISPHERES: Final[tuple[str, ...]] = get_args(Hemisphere)
-RESERVED_NAMES: Final = (*(group.name for groups in GROUPS.values() for group in groups), "Sulcal-CSF", "Lesion")
+RESERVED_NAMES: Final = (
+    *dict.fromkeys(group.name for groups in GROUPS.values() for group in groups),
+    *("Sulcal-CSF", "Lesion", "LesionRimGM", "LesionRimWM", "LesionMirrorGM", "LesionMirrorWM"),
+)
 """Rows that regional tables can have besides the labels of their atlas; no label may bear these names."""
 
 # FreeSurfer's label names without their side. Choroid plexus lies in the ventricles. "Vessel" and the "non-WM"

@@ -87,6 +87,31 @@ def load_checked(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     return data, checked.affine
 
 
+def load_finite(path: Path, *, volumes: bool = False) -> tuple[NDArray[np.float32], CheckedImage]:
+    """Read a NIfTI file whole after the checks of :func:`check_image`, and refuse any value that is not finite.
+
+    Parameters
+    ----------
+    volumes
+        Let the image have four dimensions.
+
+    Returns
+    -------
+    data
+        Shape (X, Y, Z), or (X, Y, Z, N) where there are several volumes; float32.
+    checked
+        Facts of the grid.
+    """
+    check_available(path)
+    image, warnings = _parse(path)
+    several = volumes and len(image.shape) == 4 and min(image.shape) > 1
+    shape = tuple(int(n) for n in image.shape[:3]) if several else _check_shape(path, image, warnings)
+    grid = (shape[0], shape[1], shape[2])
+    affine = _check_affine(path, image, grid)
+    data = _check_values(path, image, (*grid, int(image.shape[3])) if several else grid, warnings, tolerated=0.0)
+    return data, CheckedImage(path, grid, affine, tuple(f"{path}: {text}." for text in warnings))
+
+
 def check_available(path: Path) -> None:
     """Refuse a file that is not here, is empty, or stands for content that was never fetched."""
     fetch = f"Fetch its content with: datalad get {path}"
@@ -263,7 +288,9 @@ def _corner_distance_mm(first: NDArray[Any], second: NDArray[Any], shape: tuple[
     return float(np.linalg.norm(moved, axis=0).max())
 
 
-def _check_values(path: Path, image: Any, shape: tuple[int, int, int], warnings: list[str]) -> NDArray[np.float32]:
+def _check_values(
+    path: Path, image: Any, shape: tuple[int, ...], warnings: list[str], tolerated: float = MAX_NONFINITE_FRACTION
+) -> NDArray[np.float32]:
     kind = image.get_data_dtype()
     if kind.kind == "c":
         raise InputError(path, "holds complex values", "Store the magnitude, or give the k-space under sourcedata")
@@ -273,8 +300,8 @@ def _check_values(path: Path, image: Any, shape: tuple[int, int, int], warnings:
         data = np.require(np.asarray(image.dataobj, dtype=np.float32), requirements="W").reshape(shape)
     finite = np.isfinite(data)
     bad = data.size - int(np.count_nonzero(finite))
-    if bad > MAX_NONFINITE_FRACTION * data.size:
-        problem = f"has {100 * bad / data.size:.1f} % of its voxels not finite (NaN or Inf)"
+    if bad > tolerated * data.size:
+        problem = f"has {100 * bad / data.size:.2g} % of its voxels not finite (NaN or Inf)"
         raise InputError(path, problem, "Reconstruct it again, or set voxels outside the measured field to 0")
     if bad:
         data[~finite] = 0.0

@@ -186,11 +186,15 @@ class OutputNames:
         run: str | None = None,
         *,
         space: str | None = None,
+        label: str | None = None,
         desc: str | None = None,
         stat: str | None = None,
     ) -> Path:
-        """A map in mM: native grid without ``space``; ``stat='stderr'`` for its standard error."""
-        return self.path("TSCmap", ".nii.gz", acq=acq, run=run, space=space, desc=desc, stat=stat)
+        """A map in mM: native grid without ``space``; ``stat='stderr'`` for its standard error.
+
+        ``desc`` names the correction, ``label`` the tissue if it shows one alone.
+        """
+        return self.path("TSCmap", ".nii.gz", acq=acq, run=run, space=space, label=label, desc=desc, stat=stat)
 
     def calibration(self, acq: str | None, run: str | None = None, extension: str = ".tsv") -> Path:
         """The references and the fitted line (``.tsv`` or ``.json``)."""

@@ -55,6 +55,7 @@ __all__ = [
     "load_sidecar",
     "merged_metadata",
     "read_json",
+    "sidecar_from_files",
 ]
 
 _KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -173,15 +174,40 @@ def load_sidecar(
     merged: dict[str, Any] = {}
     origin: dict[str, Path] = {}
     for sidecar in sidecars:
-        content = {key: value for key, value in read_json(sidecar).items() if key in _KEYS[""]}
+        content = _our_keys(sidecar)
         merged.update(content)
         origin.update(dict.fromkeys(content, sidecar))
     if not sidecars and not protocol:
         problem = "has no JSON sidecar"
         keys = "ResonantNucleus, MagneticFieldStrength, EchoTime, RepetitionTime, FlipAngle"
         raise InputError(data_file, problem, f"Write one beside it with {keys}")
+    return _validated(merged, protocol or {}, origin, where)
+
+
+def sidecar_from_files(sidecar: Path | None, protocol: Path | None) -> SodiumSidecar:
+    """The sidecar of a lone image, from a JSON file, a protocol file, or both, without any folder of a data set.
+
+    A protocol file is that of a sodium acquisition, so it need not name the nucleus.
+
+    Raises
+    ------
+    InputError
+        If a key is missing, not known, or out of its physical bounds.
+    """
+    content = _our_keys(sidecar) if sidecar else {}
+    defaults = {"ResonantNucleus": "23Na"} | load_protocol(protocol) if protocol else {}
+    return _validated(content, defaults, dict.fromkeys(content, sidecar), sidecar or protocol)
+
+
+def _our_keys(sidecar: Path) -> dict[str, Any]:
+    return {key: value for key, value in read_json(sidecar).items() if key in _KEYS[""]}
+
+
+def _validated(
+    metadata: Mapping[str, Any], protocol: Mapping[str, Any], origin: Mapping[str, object], where: object
+) -> SodiumSidecar:
     try:
-        return SodiumSidecar.model_validate(complete_metadata(merged, protocol or {}))
+        return SodiumSidecar.model_validate(complete_metadata(metadata, protocol))
     except ValidationError as error:
         raise validation_message(error.errors(include_url=False), origin, where, _KEYS) from None
 

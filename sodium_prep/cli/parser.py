@@ -12,7 +12,7 @@ from typing import Any
 from sodium_prep import __version__
 from sodium_prep.bids.precomputed import parse_derivatives
 from sodium_prep.errors import UsageError
-from sodium_prep.settings import CHECKS, ESTIMATORS, GROUP_PRESETS, REFERENCES, Settings, make_settings, read_toml
+from sodium_prep.settings import CHECKS, ESTIMATORS, REFERENCES, REGION_PRESETS, Settings, make_settings, read_toml
 
 _EXIT_CODES = """\
 exit codes:
@@ -90,8 +90,9 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
         "--pvc",
         nargs="+",
         choices=ESTIMATORS,
-        help="regional estimators (default: none gtm labbe); 'none', the uncorrected mean, is always reported; "
-        "kspace: straight from raw data, takes minutes",
+        help="partial volume correction (default: none gtm labbe joint; 'none', the uncorrected mean, is always "
+        "reported). rows in the table: gtm, labbe, joint, kspace (raw data, takes minutes), mg, iy, mlts; "
+        "voxel-wise maps: mg, rbv, mtc, iy, rl, vc, mlts",
     )
     group.add_argument(
         "--psf",
@@ -109,11 +110,11 @@ def _add_anatomy(group: argparse._ArgumentGroup) -> None:
         ".tsv; further ones (tracts, nuclei) are laid over the first",
     )
     group.add_argument(
-        "--groups",
+        "--regions",
         nargs="+",
-        choices=GROUP_PRESETS,
-        help="sets of regions that are estimated as one each; main is cortex, white matter, hippocampus and CSF, which "
-        "are always there (default: lobes)",
+        choices=REGION_PRESETS,
+        help="sets of regions that studies of one kind report, each estimated as one; main is cortex, white matter, "
+        "hippocampus and CSF, which are always there (default: lobes)",
     )
     group.add_argument(
         "--output-spaces",
@@ -203,7 +204,7 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[Settings, int]:
             given[key] = tuple(_label(name.removeprefix(prefix), key) for name in given[key])
     if "derivatives" in given:
         given["derivatives"] = parse_derivatives(given["derivatives"])
-    for key in ("reference", "pvc", "output_spaces", "atlas", "groups", "ignore"):
+    for key in ("reference", "pvc", "output_spaces", "atlas", "regions", "ignore"):
         if key in given:
             given[key] = tuple(dict.fromkeys(given[key]))
     settings = make_settings(values | given | {"version": __version__})

@@ -1,4 +1,4 @@
-"""The command ``sodium-prep-tools``: phantom studies, reconstruction and PSF by themselves, plans."""
+"""The command ``sodium-prep-tools``: phantom studies, reconstruction, PSF and regions by themselves, plans."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_phantom(commands)
     _add_recon(commands)
     _add_psf(commands)
+    _add_pvc(commands)
     plan = commands.add_parser("plan", help="what sodium-prep would do with a data set, and from which files")
     plan.add_argument("bids_dir", type=Path)
     plan.add_argument("options", nargs=argparse.REMAINDER, help="options of sodium-prep")
@@ -96,6 +97,21 @@ def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     psf.set_defaults(run=_psf)
 
 
+def _add_pvc(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    pvc = commands.add_parser("pvc", help="values of regions in one image, corrected for partial volume")
+    add = pvc.add_argument
+    add("image", type=Path, help="NIfTI image, any unit")
+    add("regions", type=Path, help="on the grid of the image: integer labels, or one volume of fractions per region")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.tsv", help="table to write; OUT.json goes beside it")
+    add("--psf", type=float, metavar="MM", help="Gaussian point spread function of this FWHM")
+    add("--sidecar", type=Path, metavar="JSON", help="BIDS sidecar: the point spread function follows from the readout")
+    add("--protocol", type=Path, metavar="FILE", help="TOML with the sidecar keys, for what the sidecar lacks")
+    add("--table", type=Path, metavar="TSV", help="columns index, name and tissue (which --psf does not need)")
+    add("--method", nargs="+", choices=["labbe", "gtm"], default=["labbe", "gtm"], help="default: both")
+    add("--noise", type=float, metavar="SD", help="of a voxel, in the unit of the image (default: from the residual)")
+    pvc.set_defaults(run=_pvc)
+
+
 _PSF_BOUNDS: Final[dict[str, tuple[float, float, str]]] = {
     "resolution": (0.2, 30.0, "mm"),
     "readout": (0.0, 0.2, "s"),
@@ -156,6 +172,12 @@ def _phantom(args: argparse.Namespace) -> int:
     from sodium_prep.cli.phantom import make_phantom
 
     return make_phantom(args)
+
+
+def _pvc(args: argparse.Namespace) -> int:
+    from sodium_prep.cli.pvc import correct_regions
+
+    return correct_regions(args)
 
 
 def _plan(args: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ ENTITIES: Final[dict[str, str]] = {
 NUMBERS: Final[tuple[str, ...]] = (
     "index", "n_voxels", "volume_mm3", "coverage", "tsc", "tsc_stderr_within", "tsc_stderr", "tsc_ci_low",
     "tsc_ci_high", "tsc_sd", "tsc_median", "gm_fraction", "wm_fraction", "csf_fraction", "spill_in_fraction",
+    "csf_signal_fraction", "asymmetry", "asymmetry_stderr", "mirror_ratio", "mirror_ratio_stderr",
 )  # fmt: skip
 """Columns of the regional table that hold numbers; all others stay the text they are."""
 
@@ -46,7 +47,10 @@ DESCRIPTIONS: Final[dict[str, dict[str, str]]] = {
     "name": {"Description": "Name of the region"},
     "hemisphere": {"Description": "Side of the brain", "Levels": "L, R, both"},
     "tissue": {"Description": "Tissue that the region consists of"},
-    "estimator": {"Description": "Partial volume correction", "Levels": "none, labbe, gtm, kspace"},
+    "estimator": {
+        "Description": "Partial volume correction",
+        "Levels": "none, labbe, gtm, joint, kspace, mg, iy, mlts",
+    },
     "reference": {"Description": "What the concentration was calibrated by"},
     "n_voxels": {"Description": "Voxels of the region"},
     "volume_mm3": {"Description": "Volume of the region", "Units": "mm^3"},
@@ -65,6 +69,11 @@ DESCRIPTIONS: Final[dict[str, dict[str, str]]] = {
     "wm_fraction": {"Description": "White matter in the region"},
     "csf_fraction": {"Description": "CSF in the region"},
     "spill_in_fraction": {"Description": "Part of the region's signal that stems from other regions"},
+    "csf_signal_fraction": {"Description": "Part of the region's signal that stems from CSF"},
+    "asymmetry": {"Description": "200 (L - R) / (L + R), the same in the rows of both sides", "Units": "percent"},
+    "asymmetry_stderr": {"Description": "Its standard error", "Units": "percent"},
+    "mirror_ratio": {"Description": "Rows of a lesion: TSC over that of what lies opposite"},
+    "mirror_ratio_stderr": {"Description": "Its standard error"},
     "flag": {"Description": "Why a value needs care"},
     "state": {"Description": "Whether the participant was processed", "Levels": "done, refused, failed, missing"},
     "reason": {"Description": "Why a participant failed or is missing"},

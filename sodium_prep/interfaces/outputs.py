@@ -159,6 +159,9 @@ class SaveScan(_Save):
         tsc_t1w = File(exists=True)
         spaces = traits.List(traits.Str, desc="of the maps that follow")
         tsc_spaces = InputMultiObject(File(exists=True), desc="maps in template spaces; none without any reference")
+        corrected = InputMultiObject(File(exists=True), desc="named <estimator>[_<tissue>].nii; native grid")
+        corrected_t1w = InputMultiObject(File(exists=True), desc="the same on the anatomical grid")
+        corrected_spaces = InputMultiObject(File(exists=True), desc="the same in each of the template spaces in turn")
         quality = File(exists=True, mandatory=True, desc="quality record with what the page needs")
         figures = traits.List(File(exists=True), desc="named <section>.svg")
 
@@ -212,6 +215,34 @@ class SaveScan(_Save):
         for space, path in zip(inputs.spaces or [], inputs.tsc_spaces or [], strict=False):
             fields = {"space": space, "extra": method}
             self._image(names.tsc_map(acq, space=space), path, text, template=True, units="mmol/L", **fields)
+        self._corrected(acq, method)
+
+    def _corrected(self, acq: str | None, method: dict[str, Any]) -> None:
+        """Maps corrected for partial volume, in every space."""
+        inputs, spaces = self.inputs, list(self.inputs.spaces or [])
+        native, more = list(inputs.corrected or []), list(inputs.corrected_spaces or [])
+        for path in native:
+            self._corrected_map(acq, path, None, method)
+        for path in inputs.corrected_t1w or []:
+            self._corrected_map(acq, path, "T1w", method)
+        for number, path in enumerate(more):
+            self._corrected_map(acq, path, spaces[number // len(native)], method)
+
+    def _corrected_map(self, acq: str | None, path: str, space: str | None, method: dict[str, Any]) -> None:
+        from sodium_prep.regional.further import MAP_METHODS
+
+        name, _, tissue = Path(path).stem.partition("_")
+        what, citation = MAP_METHODS[name]
+        shown = f"in {tissue} alone" if tissue else "as mixed in each voxel"
+        fields: dict[str, Any] = {
+            "space": space,
+            "spatial_reference": self._uri(self.names.preproc_anat(self.inputs.contrast)) if space == "T1w" else None,
+            "template": space not in (None, "T1w"),
+            "extra": method | {"PartialVolumeCorrection": {"Name": name, "Method": what, "Citation": citation}},
+        }
+        text = f"Total sodium concentration {shown}, corrected for partial volume: {what}; NaN without a value"
+        out = self.names.tsc_map(acq, space=space, label=tissue or None, desc=name)
+        self._image(out, path, text, units="mmol/L", **fields)
 
 
 def atlas_label(atlases: Sequence[str]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
 from sodium_prep.interfaces.sodium import acquisition_from, load_noise
@@ -48,6 +49,7 @@ class Quantify(Step):
         calibration = File(desc="references and lines, JSON")
         tsc = File(desc="mM, native grid; absent without any reference")
         tsc_stderr = File()
+        corrected = traits.List(File, desc="corrected maps, mM, native grid: <estimator>[_<tissue>].nii")
         residual = File(desc="image minus model over the expected noise, native grid")
         transform = File(desc="sodium to anatomy, as used")
         report_file = File()
@@ -62,7 +64,7 @@ class Quantify(Step):
 
         table = read_table(Path(self.inputs.atlas_table))
         labels, affine = load_image(self.inputs.labels)
-        compartments = self._compartments(labels, affine, table)
+        compartments, notes = self._compartments(labels, affine, table)
         scan = self._scan(affine)
         eyes = _eyes(labels, affine, table)
         to_sodium = np.linalg.inv(scan.sodium_to_t1w)
@@ -80,14 +82,17 @@ class Quantify(Step):
             groups=groups_of(list(self.inputs.groups or [])),
             **({"registration_sd_mm": sd} if isdefined(sd := self.inputs.registration_sd_mm) else {}),
         )
-        self._write(result, scan, relaxations)
+        self._write(replace(result, notes=(*notes, *result.notes)), scan, relaxations)
         return runtime
 
     def _compartments(self, labels: Any, affine: Any, table: Any) -> Any:
+        from sodium_prep.anat.homologue import fit_mirror
         from sodium_prep.pvc.compartments import build_compartments
+        from sodium_prep.regional.lesion import around_lesion
 
+        lesion = load_mask(self.inputs.lesion)
         gm, wm, csf = (load_image(getattr(self.inputs, t))[0].astype("float32") for t in ("gm", "wm", "csf"))
-        return build_compartments(
+        compartments = build_compartments(
             gm,
             wm,
             csf,
@@ -97,8 +102,11 @@ class Quantify(Step):
             labels.astype("int32"),
             table,
             affine,
-            lesion=load_mask(self.inputs.lesion),
+            lesion=lesion,
         )
+        if lesion is None or not lesion.any():
+            return compartments, []
+        return around_lesion(compartments, lesion, fit_mirror(labels.astype("int32"), affine, table, avoid=lesion))
 
     def _scan(self, t1w_affine: Any) -> Any:
         import numpy as np
@@ -173,6 +181,11 @@ class Quantify(Step):
         if result.tsc is not None:
             save_image(self.out_path("tsc", "tsc.nii"), result.tsc, scan.affine)
             save_image(self.out_path("tsc_stderr", "tsc_stderr.nii"), result.tsc_stderr, scan.affine)
+        self._results["corrected"] = []
+        for (name, tissue), image in result.corrected.items():
+            path = Path.cwd() / f"{'_'.join(filter(None, (name, tissue)))}.nii"
+            save_image(path, image, scan.affine)
+            self._results["corrected"].append(str(path))
         write_itk_affine(self.out_path("transform", "sodium_to_t1w.txt"), result.sodium_to_t1w)
         noise = np.where(scan.noise.sd > 0, scan.noise.sd, np.nan)
         save_image(self.out_path("residual", "residual.nii"), result.signals.residual / noise, scan.affine)
@@ -196,6 +209,7 @@ class ResampleMap(Step):
 
     class input_spec(StepInputSpec):
         in_file = File(exists=True, desc="without it (no reference, so no map) there is no output")
+        more_files = InputMultiObject(File(exists=True), desc="maps with gaps on the same grid")
         reference = File(exists=True, desc="image whose grid is wanted; the template's if not given")
         template = traits.Str("", usedefault=True, desc="name or file; the bundled one if empty")
         transforms = traits.List(
@@ -204,10 +218,12 @@ class ResampleMap(Step):
 
     class output_spec(TraitedSpec):  # type: ignore[misc]
         out_file = File()
+        more_out = traits.List(File, desc="of the further maps, in their order")
 
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
+        self._results["more_out"] = []
         if not isdefined(self.inputs.in_file) or not self.inputs.transforms:
             return runtime
         from sodium_prep.anat.ants import apply_transforms
@@ -221,10 +237,21 @@ class ResampleMap(Step):
         else:
             template = find_template(self.inputs.template or TEMPLATE_NAME)
             shape, grid_affine = template.t1w.shape, template.affine
-        known = np.nan_to_num(data.astype(np.float32))
         paths = [Path(path) for path in self.inputs.transforms]
-        out = apply_transforms(known, affine, shape, grid_affine, paths, interpolation="Linear")
-        save_image(self.out_path("out_file", "resampled.nii"), out, grid_affine)
+
+        def moved(image: Any) -> Any:
+            known = np.nan_to_num(image.astype(np.float32))
+            return apply_transforms(known, affine, shape, grid_affine, paths, interpolation="Linear")
+
+        save_image(self.out_path("out_file", "resampled.nii"), moved(data), grid_affine)
+        for path in self.inputs.more_files or []:
+            image = load_image(path)[0]
+            # A gap is no zero: voxels without a value do not count in the interpolation.
+            share = moved(np.isfinite(image))
+            whole = share > 0.5
+            out = np.where(whole, moved(image) / np.where(whole, share, 1.0), np.nan)
+            save_image(Path.cwd() / Path(path).name, out, grid_affine)
+            self._results["more_out"].append(str(Path.cwd() / Path(path).name))
         return runtime
 
 

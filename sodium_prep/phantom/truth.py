@@ -171,6 +171,10 @@ def write_derivatives(
     write_json(folder / f"{prefix}_desc-brain_mask.json", {"Type": "Brain"})
     for name, values in fractions.items():
         write_nifti(folder / f"{prefix}_label-{name.upper()}_probseg.nii.gz", _rounded(values, 4096.0), affine)
+    if head.lesions.any():
+        lesion = grids.block_average((head.lesions > 0).astype(np.float32), voxel_mm) >= 0.5
+        write_nifti(folder / f"{prefix}_label-lesion_mask.nii.gz", lesion, affine)
+        write_json(folder / f"{prefix}_label-lesion_mask.json", {"Type": "Lesion"})
     labels = grids.block_majority(dominant_labels(head), voxel_mm)
     write_nifti(folder / f"{prefix}_desc-aparcaseg_dseg.nii.gz", labels, affine)
     write_itk_affine(folder / f"{prefix}_acq-sodium_from-sodium_to-T1w_mode-image_xfm.txt", sodium_to_t1w)

@@ -25,6 +25,9 @@ Kind = Literal["region", "nuisance"]
 
 SHELL_EDGES_MM: Final = (0.0, 1.0, 2.0, 3.0)
 """Distances from the brain mask between which the outer CSF is free."""
+EDGE_MM: Final = 2.0
+"""Depth below the surface of the brain mask up to which fluid is free as well. Bone is as dark as fluid in a T1w image,
+and no mask tells where the one ends, so that the outermost fluid may be bone without sodium."""
 EYE_RADIUS_MM: Final = 12.0
 _LEAST_SHARE: Final = 1e-3
 _GM_STRUCTURES: Final = ("cortex", "hippocampus", "deep_gm", "cerebellum_gm")
@@ -49,6 +52,8 @@ class Compartments:
         T1w grid.
     indices, hemispheres, structures
         From the atlas table; index -1 for compartments that no atlas label stands for.
+    in_mirror
+        Whether it is the part of a label that lies opposite a lesion.
     """
 
     names: list[str]
@@ -61,14 +66,16 @@ class Compartments:
     indices: list[int] = field(default_factory=list)
     hemispheres: list[str] = field(default_factory=list)
     structures: list[str] = field(default_factory=list)
+    in_mirror: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         n = len(self.names)
         self.indices = self.indices or [-1] * n
         self.hemispheres = self.hemispheres or ["both"] * n
         self.structures = self.structures or [""] * n
+        self.in_mirror = self.in_mirror or [False] * n
         columns = (self.tissues, self.kinds, self.voxels, self.weights, self.indices, self.hemispheres, self.structures)
-        if any(len(column) != n for column in columns):
+        if any(len(column) != n for column in (*columns, self.in_mirror)):
             raise ValueError("every list of a set of compartments must have one entry per compartment")
 
     @property
@@ -97,6 +104,7 @@ class Compartments:
         index: int = -1,
         hemisphere: str = "both",
         structure: str = "",
+        in_mirror: bool = False,
     ) -> None:
         """Add one compartment at the end."""
         self.names.append(name)
@@ -107,6 +115,7 @@ class Compartments:
         self.indices.append(index)
         self.hemispheres.append(hemisphere)
         self.structures.append(structure)
+        self.in_mirror.append(in_mirror)
 
 
 def build_compartments(
@@ -132,8 +141,9 @@ def build_compartments(
 
     Cortical and cerebellar labels hold grey matter; hippocampus, deep grey matter and brain stem everything that is not
     CSF; white matter labels white matter; ventricle labels CSF. A share that its label does not hold goes to the
-    nearest label that does, CSF to the sulcal CSF of its side. Around the brain come three shells of free CSF, soft
-    tissue (by T1w intensity) and the rest (bone, air), all in angular patches.
+    nearest label that does, CSF to the sulcal CSF of its side. The fluid at the surface of the mask is free. Around
+    the brain come three shells of free CSF, soft tissue (by T1w intensity) and the rest (bone, air), all in angular
+    patches.
 
     Parameters
     ----------
@@ -174,7 +184,10 @@ def build_compartments(
     out = Compartments([], [], [], [], [], shape, np.asarray(affine, np.float64))
     labels = _without_specks(atlas_labels, smallest_mm3 / out.voxel_volume_mm3)
     box = _bounding_box((gm + wm + csf > _LEAST_SHARE) | brain_mask, 1)
-    _add_regions(out, [np.asarray(f[box], np.float32) for f in (gm, wm, csf)], labels[box], atlas_table, box)
+    ventricles = atlas_table.loc[atlas_table["structure"] == "csf", "index"]
+    at_edge = _edge(brain_mask, _voxel_mm(out.affine)) & ~np.isin(labels, ventricles)
+    inner_csf = np.where(at_edge, np.float32(0.0), csf)
+    _add_regions(out, [np.asarray(f[box], np.float32) for f in (gm, wm, inner_csf)], labels[box], atlas_table, box)
     brain = gm + wm + csf
     if float(brain.max()) > 1.01:
         raise ValueError(f"fractions of tissue add up to {brain.max():.3f} in a voxel")
@@ -192,10 +205,25 @@ def build_compartments(
     if head_mask is not None:
         within = head_mask[wide].reshape(-1)
         eyes = [(voxels[within[voxels]], share[within[voxels]]) for voxels, share in eyes]
+    edge = (csf - inner_csf)[wide]
     _add_surroundings(
-        out, brain[wide], brain_mask[wide], soft, eyes, wide, (shell_patches, soft_patches, rest_patches), reach_mm
+        out,
+        brain[wide],
+        edge,
+        brain_mask[wide],
+        soft,
+        eyes,
+        wide,
+        (shell_patches, soft_patches, rest_patches),
+        reach_mm,
     )
     return out
+
+
+def _edge(brain_mask: NDArray[np.bool_], spacing_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """All but the voxels whose centres lie deeper in the mask than the edge."""
+    depth = ndimage.distance_transform_edt(brain_mask, sampling=spacing_mm) - float(np.cbrt(np.prod(spacing_mm))) / 2.0
+    return np.asarray(depth <= EDGE_MM)
 
 
 def _ball(
@@ -327,6 +355,7 @@ def _sides(
 def _add_surroundings(
     out: Compartments,
     brain: NDArray[np.float32],
+    edge: NDArray[np.float32],
     brain_mask: NDArray[np.bool_],
     soft: NDArray[np.float32],
     eyes: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]],
@@ -342,7 +371,7 @@ def _add_surroundings(
     wanted = (distance < reach_mm) | (soft.reshape(-1) > 0.0)
     for at, _ in eyes:
         wanted[at] = True
-    kept = np.flatnonzero((outside > _LEAST_SHARE) & wanted)
+    kept = np.flatnonzero(((outside > _LEAST_SHARE) & wanted) | (edge.reshape(-1) > _LEAST_SHARE))
     distance, outside, soft_share = distance[kept], outside[kept], soft.reshape(-1)[kept]
     voxel = _flat(kept, box, out.shape)
     centre = np.mean(np.argwhere(brain_mask), axis=0) + [s.start for s in box]
@@ -354,6 +383,7 @@ def _add_surroundings(
     high = np.maximum(distance + width / 2.0, 0.0)
     inner = distance < 0.0  # what the fractions leave open inside the mask
     remaining = np.where(inner, 0.0, 1.0).astype(np.float32)
+    _add_patches(out, "outer-CSF-0", "CSF", voxel, edge.reshape(-1)[kept], shell_patch)
     for number, (start, end) in enumerate(pairwise(SHELL_EDGES_MM), start=1):
         share = np.clip(np.minimum(high, end) - np.maximum(low, start), 0.0, None) / width
         share = np.where(inner, float(number == 1), share).astype(np.float32)

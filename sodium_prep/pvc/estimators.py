@@ -11,6 +11,7 @@ All three are linear in the image. With blurred compartments ``b_j`` and an inst
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,11 +23,12 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from sodium_prep.pvc.compartments import Kind
-from sodium_prep.pvc.noise import Noise, gram
+from sodium_prep.pvc.fraction_errors import FractionErrors
+from sodium_prep.pvc.noise import Noise, gram, weighted_sum
 
 Array = NDArray[np.float64]
 
-NUISANCE_RIDGE: Final = 1e-3
+NUISANCE_RIDGE: Final = 1e-4
 """Relative strength of the pull of nuisance compartments towards zero: neighbouring shells and patches trade signal
 with each other without end otherwise. Reported regions are not pulled."""
 ILL_DETERMINED: Final = 30.0
@@ -35,8 +37,8 @@ _LEAST_SHARE: Final = 1e-7
 
 
 @dataclass(frozen=True)
-class RegionFit:
-    """Regional signals of one design.
+class RegionValues:
+    """Regional signals of one design, and how well they are determined.
 
     Attributes
     ----------
@@ -61,13 +63,25 @@ class RegionFit:
     misfit: float
     residual_sd: float
     noise_sd: float
-    _operator: Array = field(repr=False)
-    _system: RegionalSystem = field(repr=False)
 
     @property
     def standard_errors(self) -> Array:
         """From noise, widened where the residual is larger than noise explains."""
         return np.asarray(np.sqrt(np.diag(self.covariance) * max(1.0, self.misfit)))
+
+
+@dataclass(frozen=True)
+class RegionFit(RegionValues):
+    """Regional signals with the system that they solve, for what else is to be known of them."""
+
+    _operator: Array = field(repr=False)
+    _pull: Array = field(repr=False)
+    _system: RegionalSystem = field(repr=False)
+
+    @property
+    def operator(self) -> Array:
+        """From the sums over the image, (n,), to the values; NaN like the values."""
+        return self._operator
 
     def response(self, images: NDArray[np.floating]) -> Array:
         """Change of the values if these are added to the image; (k, m) voxels of the mask -> (n, k)."""
@@ -97,6 +111,11 @@ class RegionalSystem:
     core : (X, Y, Z) bool
         Where the model is judged by its residual, e.g. the brain; all fitted voxels if not given. Around the head it
         is coarse on purpose, and its misfit there says little about the regions.
+    random_sds : (r,)
+        The last r columns are random effects of mean zero with these standard deviations: fitted, and not reported.
+    centre : (n - r,)
+        Values that nuisance columns are pulled to; zero if not given. Beside random effects the pull to zero would
+        show: they could trade with it.
     """
 
     def __init__(
@@ -108,10 +127,15 @@ class RegionalSystem:
         noise: Noise,
         kinds: list[Kind] | None = None,
         core: NDArray[np.bool_] | None = None,
+        random_sds: NDArray[np.floating] | None = None,
+        centre: NDArray[np.floating] | None = None,
     ) -> None:
         self.instruments, self.blurred, self.mask, self.noise = instruments, blurred, mask, noise
         self.image = np.asarray(image, np.float64)
-        self.nuisance = np.array([kind == "nuisance" for kind in kinds or ["region"] * len(blurred)])
+        self.random_sds = np.zeros(0) if random_sds is None else np.asarray(random_sds, np.float64)
+        fixed = len(blurred) - self.random_sds.size
+        self.nuisance = np.array([kind == "nuisance" for kind in kinds or ["region"] * fixed])
+        self.centre = np.zeros(fixed) if centre is None else np.nan_to_num(centre)
         self.matrix = gram(instruments, blurred)
         self.right = gram(instruments, self.image[None])[:, 0]
         judged = np.ones(self.image.size, bool) if core is None else core[mask]
@@ -136,20 +160,29 @@ class RegionalSystem:
         Parameters
         ----------
         membership : (n, k)
-            1 where compartment i is part of column j; every compartment in one column. None keeps them apart.
+            1 where compartment i is part of column j; every compartment in one column. None keeps them apart. Random
+            effects have no row in it and stay apart.
 
         Returns
         -------
         Fit with k columns: the same as with blurred maps added up beforehand, without touching an image again.
         """
-        m = np.eye(len(self.matrix)) if membership is None else np.asarray(membership, np.float64)
-        operator, inflation, condition = solve_merged(self.matrix, m, self.nuisance, self._norms)
-        values = operator @ self.right
+        n_random = self.random_sds.size
+        fixed = np.eye(len(self.nuisance)) if membership is None else np.asarray(membership, np.float64)
+        m = scipy.linalg.block_diag(fixed, np.eye(n_random))
+        operator, inflation, condition = solve_merged(self.matrix, m, self.nuisance, self._norms, self._penalties)
+        held = NUISANCE_RIDGE * np.diag(self.matrix) * np.pad(self.centre * self.nuisance, (0, n_random))
+        values = operator @ (self.right + held)
+        # A random effect is pulled to zero, so that a part of it stays in the regions.
+        pull = operator[:, len(self.nuisance) :] * (self._penalties * self.random_sds)
+        covariance = operator @ self.noise_matrix @ operator.T + pull @ pull.T
         # Least squares leaves tr C - tr (B C B^T)(B B^T)^-1, taken to be spread like the variance itself.
         taken = float(np.sum(np.nan_to_num(operator).T * (self.noise_matrix @ m)))
         judged = self.judge(m @ np.nan_to_num(values), taken)
-        covariance = operator @ self.noise_matrix @ operator.T
-        return RegionFit(values, covariance, inflation, condition, *judged, operator, self)
+        kept = slice(0, fixed.shape[1])
+        return RegionFit(
+            values[kept], covariance[kept, kept], inflation[kept], condition, *judged, operator[kept], pull[kept], self
+        )
 
     def judge(self, fine: Array, taken: float = 0.0) -> tuple[float, float, float]:
         """Misfit, residual and noise in the core for some signals of the compartments.
@@ -161,7 +194,7 @@ class RegionalSystem:
         taken
             Variance that their estimation took out of the residual, summed over the fitted voxels.
         """
-        residual = self.image - fine @ self.blurred
+        residual = self.image - weighted_sum(fine, self.blurred)
         variance = self.noise.sd[self.mask].astype(np.float64) ** 2
         expected = (1.0 - taken / float(variance.sum())) * float(variance[self._core].sum())
         squares = float(np.sum(residual[self._core] ** 2))
@@ -173,38 +206,57 @@ class RegionalSystem:
 
         Columns that are not in the fitted voxels are zero.
         """
-        found = solve_merged(self.matrix, np.eye(len(self.matrix)), self.nuisance, self._norms)
+        found = solve_merged(self.matrix, np.eye(len(self.matrix)), self.nuisance, self._norms, self._penalties)
         operator = np.nan_to_num(found[0])
         values = operator @ self.right
-        return operator, values, self.image - values @ self.blurred
+        return operator, values, self.image - weighted_sum(values, self.blurred)
+
+    @cached_property
+    def _penalties(self) -> Array:
+        """Variance of the noise, in the frequencies that hold the signal, over that of each random effect."""
+        variance = float(np.mean(self.noise.sd[self.mask].astype(np.float64) ** 2))
+        spectrum = self.noise.spectrum
+        peak = 1.0 if spectrum is None else float(np.mean(spectrum**2, dtype=np.float64) / np.mean(spectrum))
+        return np.asarray(peak * variance / self.random_sds**2)
 
 
 def solve_merged(
-    matrix: Array, membership: Array, nuisance: NDArray[np.bool_], norms: Array
+    matrix: Array,
+    membership: Array,
+    nuisance: NDArray[np.bool_],
+    norms: Array,
+    penalties: Array | None = None,
 ) -> tuple[Array, Array, float]:
     """Operator from sums over the data to the values of merged columns.
 
     Parameters
     ----------
-    matrix : (n, n)
-        Normal matrix of the compartments.
-    membership : (n, k)
-        1 where compartment i is part of column j.
+    matrix : (n + r, n + r)
+        Normal matrix of the compartments, and of random effects after them.
+    membership : (n + r, k + r)
+        1 where compartment i is part of column j; random effects stay apart.
     nuisance : (n,) bool
         Which compartments are pulled towards zero.
-    norms : (n,)
+    norms : (n + r,)
         Weight of each compartment in the data; a column without any is not estimated.
+    penalties : (r,)
+        Pull of each random effect to zero; there are none if not given.
 
     Returns
     -------
     operator, inflation, condition
-        (k, n) and (k,), NaN for columns without weight; condition number with the diagonal scaled to 1.
+        (k + r, n + r) and (k + r,), NaN for columns without weight; condition number with the diagonal scaled to 1.
     """
     merged, covered = membership.T @ matrix @ membership, membership.T @ norms
-    free = np.asarray(membership.T @ nuisance > 0.0)
-    merged += np.diag(NUISANCE_RIDGE * free * np.diag(merged))
-    alive = covered > _LEAST_SHARE * covered.max()
-    inverse, condition = _inverse(merged[np.ix_(alive, alive)])
+    penalties = np.zeros(0) if penalties is None else penalties
+    n_fixed = len(covered) - penalties.size
+    free = np.asarray(membership.T @ np.pad(nuisance, (0, penalties.size)) > 0.0)
+    pull = NUISANCE_RIDGE * free * np.diag(merged)
+    pull[n_fixed:] = penalties
+    merged += np.diag(pull)
+    alive = covered > _LEAST_SHARE * covered[:n_fixed].max()
+    alive[n_fixed:] = True
+    inverse, condition = scaled_inverse(merged[np.ix_(alive, alive)])
     operator = np.full((membership.shape[1], membership.shape[0]), np.nan)
     operator[alive] = inverse @ membership.T[alive]
     inflation = np.full(len(operator), np.nan)
@@ -212,7 +264,16 @@ def solve_merged(
     return operator, inflation, condition
 
 
-def _inverse(matrix: Array) -> tuple[Array, float]:
+def joint_covariance(fits: Sequence[RegionFit], columns: Sequence[Sequence[int]]) -> Array:
+    """Covariance from noise and random effects of columns of several designs for one system, in their order."""
+    rows, pull = (
+        np.concatenate([part[list(chosen)] for part, chosen in zip(parts, columns, strict=True)])
+        for parts in ([fit._operator for fit in fits], [fit._pull for fit in fits])
+    )
+    return np.asarray(rows @ fits[0]._system.noise_matrix @ rows.T + pull @ pull.T)
+
+
+def scaled_inverse(matrix: Array) -> tuple[Array, float]:
     """Inverse, and condition number with the diagonal scaled to 1."""
     scale = 1.0 / np.sqrt(np.abs(np.diag(matrix)))
     scaled = matrix * np.outer(scale, scale)
@@ -226,6 +287,7 @@ def labbe(
     noise: Noise,
     kinds: list[Kind] | None = None,
     core: NDArray[np.bool_] | None = None,
+    errors: FractionErrors | None = None,
 ) -> RegionalSystem:
     """Least squares of the image on blurred compartments.
 
@@ -241,9 +303,15 @@ def labbe(
         Which compartments are nuisance.
     core : (X, Y, Z) bool
         Where the model is judged by its residual; all fitted voxels if not given.
+    errors
+        Errors of the fractions to be fitted along, as random effects (estimator ``joint``).
     """
-    inside = blurred[:, mask.reshape(-1)]
-    return RegionalSystem(inside, inside, image[mask], mask, noise, kinds, core)
+    voxels = np.flatnonzero(mask)
+    inside = blurred[:, voxels]
+    if errors is None:
+        return RegionalSystem(inside, inside, image[mask], mask, noise, kinds, core)
+    inside = np.vstack([inside, errors.images[:, voxels]])
+    return RegionalSystem(inside, inside, image[mask], mask, noise, kinds, core, errors.sds, errors.values)
 
 
 def gtm(
@@ -264,8 +332,8 @@ def gtm(
     fractions : sparse (n, X * Y * Z)
         From :func:`sodium_prep.pvc.forward.region_fractions`; the rest as for :func:`labbe`.
     """
-    inside = blurred[:, mask.reshape(-1)]
-    instruments = np.asarray(fractions[:, np.flatnonzero(mask.reshape(-1))].toarray(), np.float32)
+    inside = blurred[:, np.flatnonzero(mask)]
+    instruments = np.asarray(fractions[:, np.flatnonzero(mask)].toarray(), np.float32)
     total = instruments.sum(axis=1, dtype=np.float64)
     nuisance = np.array([kind == "nuisance" for kind in kinds or ["region"] * len(blurred)])
     as_blurred = nuisance | (total <= 0.0)

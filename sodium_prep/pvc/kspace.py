@@ -248,7 +248,7 @@ class KspaceSystem:
     matrix : (n, n), right : (n,)
         Normal equations.
     noise_matrix : (n, n)
-        Covariance of the right side for noise of unit variance.
+        Covariance of the right side from noise.
     by_change : (n, m)
         Sums over the samples of each compartment with each of ``changes``.
     by_parameter
@@ -268,7 +268,6 @@ class KspaceSystem:
         voxel_kernel: VoxelKernel = "point",
     ) -> None:
         n = len(compartments.names)
-        self.sigma = spokes.sigma
         self.nuisance = np.array([kind == "nuisance" for kind in compartments.kinds])
         trajectory, voxel_mm = spokes.trajectory, spokes.voxel_mm
         image_shape = np.asarray(spokes.sensitivities.shape[1:])
@@ -314,7 +313,7 @@ class KspaceSystem:
                     heavy[members] = columns[members, :, part] @ weighted[tissue, ""].T
                 data = np.stack([samples[part].real, samples[part].imag])[None] @ basis
                 left = _flat(heavy)
-                self.noise_matrix += gram(left, left, single=True)
+                self.noise_matrix += spokes.sigma**2 * gram(left, left, single=True)
                 right = [_flat(signal), _flat(data), _flat(others[:, :, part] @ still.T)]
                 sums += gram(left, np.concatenate(right), single=True)
                 for (tissue, parameter), total in self.by_parameter.items():
@@ -326,7 +325,7 @@ class KspaceSystem:
         """Solve for the compartments, or for sums of them (as :meth:`RegionalSystem.fit`)."""
         m = np.eye(len(self.matrix)) if membership is None else np.asarray(membership, np.float64)
         operator, inflation, _ = solve_merged(self.matrix, m, self.nuisance, np.diag(self.matrix))
-        covariance = self.sigma**2 * operator @ self.noise_matrix @ operator.T
+        covariance = operator @ self.noise_matrix @ operator.T
         return KspaceFit(operator @ self.right, covariance, inflation, operator)
 
 

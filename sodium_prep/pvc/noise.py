@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,16 +46,14 @@ class Noise:
         -------
         (n, n) float64
         """
-        scaled = (self.sd[mask] * row for row in rows)
-        if self.spectrum is None:
-            kept = np.stack([s.astype(np.float32) for s in scaled])
-        else:
-            kept = _coloured(scaled, mask, self.spectrum)
+        kept = np.asarray(rows * self.sd[mask], np.float32)
+        if self.spectrum is not None:
+            kept = _coloured(kept, mask, self.spectrum)
         return gram(kept, kept, single=True)
 
 
 def _coloured(
-    rows: Iterable[NDArray[np.floating]], mask: NDArray[np.bool_], spectrum: NDArray[np.floating]
+    rows: NDArray[np.float32], mask: NDArray[np.bool_], spectrum: NDArray[np.floating]
 ) -> NDArray[np.float32]:
     """Rows whose scalar products are those of the given ones through the covariance (Parseval)."""
     n_z = mask.shape[2] // 2 + 1
@@ -65,15 +62,15 @@ def _coloured(
     double[0] = 1.0
     if mask.shape[2] % 2 == 0:
         double[-1] = 1.0
-    root = np.sqrt(np.maximum(spectrum[..., :n_z], 0.0) * double / mask.size).astype(np.float32)
-    alive = root > 0.0
+    root = np.sqrt(np.maximum(spectrum[..., :n_z], 0.0) * double / mask.size).astype(np.float32).reshape(-1)
+    alive, inside = np.flatnonzero(root), np.flatnonzero(mask)
     root = root[alive]
-    out = []
-    for row in rows:
-        image = np.zeros(mask.shape, np.float32)
-        image[mask] = row
-        out.append((scipy.fft.rfftn(image)[alive] * root).view(np.float32))
-    return np.stack(out)
+    out = np.empty((len(rows), alive.size), np.complex64)
+    image = np.zeros(mask.shape, np.float32)
+    for kept, row in zip(out, rows, strict=True):
+        image.reshape(-1)[inside] = row
+        np.multiply(scipy.fft.rfftn(image).reshape(-1)[alive], root, out=kept)
+    return out.view(np.float32)
 
 
 def gram(left: NDArray[np.floating], right: NDArray[np.floating], *, single: bool = False) -> NDArray[np.float64]:
@@ -85,5 +82,16 @@ def gram(left: NDArray[np.floating], right: NDArray[np.floating], *, single: boo
     total = np.zeros((left.shape[0], right.shape[0]))
     for start in range(0, left.shape[1], _BLOCK):
         part = slice(start, start + _BLOCK)
-        total += np.asarray(left[:, part], dtype) @ np.asarray(right[:, part], dtype).T
+        one = np.asarray(left[:, part], dtype)
+        # A product with itself is symmetric, and half the work.
+        total += one @ (one if right is left else np.asarray(right[:, part], dtype)).T
     return total
+
+
+def weighted_sum(weights: NDArray[np.float64], rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """``weights @ rows`` in float64, some columns at a time; (n,) and (n, m) -> (m,)."""
+    out = np.empty(rows.shape[1])
+    for start in range(0, out.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        out[part] = weights @ np.asarray(rows[:, part], np.float64)
+    return out

@@ -154,6 +154,12 @@ class PsfModel:
         k = 4.45 * FWHM_PER_SD / (2.0 * np.pi * float(self.fwhm_mm or 0.0))
         return (k, k, k)
 
+    def fwhm_mm_of(self, relaxation: Relaxation) -> float:
+        """Full width at half maximum for a tissue, along the first axis; mm."""
+        if self.kind == "acquisition" and self.acquisition is not None:
+            return psf_fwhm_mm(self.acquisition, relaxation)
+        return float(self.fwhm_mm or 0.0)
+
     def mtf(
         self, k_vectors_per_mm: ArrayLike, relaxation: Relaxation, cell_per_mm: ArrayLike = (0.0, 0.0, 0.0)
     ) -> NDArray[np.float64]:

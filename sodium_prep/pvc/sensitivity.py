@@ -15,7 +15,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from sodium_prep.physics.relaxation import Relaxation, Tissue
-from sodium_prep.pvc.psf import PsfModel
+from sodium_prep.pvc.psf import FWHM_PER_SD, PsfModel
 
 HEAD_RADIUS_MM: Final = 60.0
 """Lever at which a rotation moves the cortex by its millimetre."""
@@ -82,25 +82,25 @@ def motion_derivatives(
     return np.stack(first), np.stack(second)
 
 
-def motion_variance(linear: NDArray[np.float64], second: NDArray[np.float64], sd_mm: float) -> NDArray[np.float64]:
-    """Mean square of ``sum_i (l_i s_i + q_i s_i^2 / 2)`` over independent normal motions.
+def motion_covariance(change: NDArray[np.float64], sd_mm: float) -> NDArray[np.float64]:
+    """Mean products of ``sum_i (l_i s_i + q_i s_i^2 / 2)`` over independent normal motions s.
 
     Products of two different motions are neglected.
 
     Parameters
     ----------
-    linear, second : (n, 6)
-        Change of the values by the first and the second derivative by each motion, per mm and mm^2.
+    change : (n, 12)
+        Of the values by the first derivatives l, then by the second ones q, per mm and mm^2.
     sd_mm
         Of each motion.
 
     Returns
     -------
-    (n,)
+    (n, n)
     """
-    square = 0.5 * second
-    even = 2.0 * np.sum(square**2, axis=1) + np.sum(square, axis=1) ** 2
-    return np.asarray(sd_mm**2 * np.sum(linear**2, axis=1) + sd_mm**4 * even)
+    linear, square = change[:, :6], 0.5 * change[:, 6:]
+    total = square.sum(axis=1)
+    return np.asarray(sd_mm**2 * linear @ linear.T + sd_mm**4 * (2.0 * square @ square.T + np.outer(total, total)))
 
 
 def transfer_ratios(
@@ -132,6 +132,33 @@ def transfer_ratios(
             ratio = (high - low) / (2.0 * step * np.where(centre > 0.0, centre, np.inf))
             out[tissue, name] = ratio.astype(np.float32)
     return out
+
+
+def width_derivative(
+    predictions: Mapping[Tissue, NDArray[np.floating]], fwhm_mm: Mapping[Tissue, float], voxel_mm: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Change of the image per relative change of the width of the PSF.
+
+    Blur that is more or less than expected (gridding, residual motion, an unknown window) is taken as Gaussian:
+    ``d ln M / d ln w = -4 pi^2 s^2 k^2`` with s the standard deviation of a Gaussian as wide as the PSF.
+
+    Parameters
+    ----------
+    predictions
+        Part of the predicted image that each tissue makes, (X, Y, Z).
+    fwhm_mm
+        Width of the PSF of each tissue.
+    voxel_mm : (3,)
+        Voxel size.
+
+    Returns
+    -------
+    (X, Y, Z)
+    """
+    widened = np.sum([image * (fwhm_mm[tissue] / FWHM_PER_SD) ** 2 for tissue, image in predictions.items()], axis=0)
+    squared = np.sum(np.broadcast_arrays(*(k**2 for k in _frequencies(widened.shape, voxel_mm))), axis=0)
+    spectrum = scipy.fft.rfftn(widened.astype(np.float32)) * (-4.0 * np.pi**2 * squared).astype(np.float32)
+    return np.asarray(scipy.fft.irfftn(spectrum, widened.shape), np.float32)
 
 
 def uncertain_t2star(relaxation: Relaxation) -> dict[str, float]:

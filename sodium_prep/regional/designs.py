@@ -54,7 +54,8 @@ def build_designs(compartments: Compartments, groups: Sequence[Group] = MAIN) ->
 
     In a merged design each of its groups is one column, everything else stays as fine as it is. Midline labels belong
     to neither side, except CSF, which is divided. The main groups have two designs of their own, so that their values
-    do not depend on what else is asked for. The other groups share as few designs as their overlaps allow.
+    do not depend on what else is asked for. The other groups share as few designs as their overlaps allow. What lies
+    opposite a lesion is a region of each tissue in one more design; in all others it is part of its labels.
 
     Parameters
     ----------
@@ -67,14 +68,14 @@ def build_designs(compartments: Compartments, groups: Sequence[Group] = MAIN) ->
     -------
     The atlas regions first; every compartment is in exactly one column of each design.
     """
-    n = len(compartments.names)
     main = [group for group in groups if group in MAIN]
     sides = [_merged(compartments, group, side) for group in main for side in ("L", "R")]
     both = [_merged(compartments, group, "both") for group in main]
     others = [_merged(compartments, group, side) for group in groups if group not in MAIN for side in SIDES]
     packed = _pack([region for region in others if region.members])
     merged = [[region for region in regions if region.members] for regions in (sides, both, *packed)]
-    return [_design(n, regions) for regions in (_atlas_regions(compartments), *filter(None, merged))]
+    merged.append(_mirror_regions(compartments))
+    return [_design(compartments, regions) for regions in (_atlas_regions(compartments), *filter(None, merged))]
 
 
 def _pack(regions: Sequence[Region]) -> list[list[Region]]:
@@ -112,14 +113,28 @@ def _merged(c: Compartments, group: Group, side: str) -> Region:
     return Region(None, group.name, side, group.tissue, tuple(reported[i] for i in members))
 
 
-def merged_design(n_compartments: int, region: Region) -> Design:
+def _mirror_regions(c: Compartments) -> list[Region]:
+    opposite = [i for i in c.regions if c.in_mirror[i]]
+    members: dict[Tissue, list[int]] = {}
+    for i in opposite:
+        members.setdefault(c.tissues[i], []).append(i)
+    return [Region(None, f"LesionMirror{tissue}", "both", tissue, tuple(rows)) for tissue, rows in members.items()]
+
+
+def merged_design(compartments: Compartments, region: Region) -> Design:
     """One region merged, all other compartments on their own."""
-    return _design(n_compartments, [region])
+    return _design(compartments, [region])
 
 
-def _design(n: int, regions: Sequence[Region]) -> Design:
+def _design(c: Compartments, regions: Sequence[Region]) -> Design:
+    """Regions as columns, all else on its own; the parts of a label that are left stay together."""
+    n = len(c.names)
     merged = {i for region in regions for i in region.members}
-    groups = [region.members for region in regions] + [(i,) for i in range(n) if i not in merged]
+    rest: dict[object, list[int]] = {}
+    for i in range(n):
+        if i not in merged:
+            rest.setdefault((c.kinds[i], c.indices[i], c.names[i], c.hemispheres[i]), []).append(i)
+    groups = [region.members for region in regions] + [tuple(rows) for rows in rest.values()]
     membership = np.zeros((n, len(groups)))
     for column, members in enumerate(groups):
         membership[list(members), column] = 1.0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sodium_prep.atlas.groups import MAIN, Group
+from sodium_prep.atlas.groups import MAIN, Group, missing_note
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, Tissue
@@ -32,6 +32,7 @@ from sodium_prep.quant.references import (
 )
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.quant.tscmap import tsc_map
+from sodium_prep.regional.further import MAP_NAMES, CorrectedMaps
 from sodium_prep.regional.signals import (
     REGISTRATION_SD_MM,
     EstimatorName,
@@ -123,6 +124,8 @@ class ScanResult:
         What the user should know, one line each.
     refined
         Whether the regional model refined the registration.
+    corrected
+        Maps corrected for partial volume on the native grid, mM.
     """
 
     signals: RegionalSignals
@@ -136,6 +139,7 @@ class ScanResult:
     registration_sd_mm: float
     notes: tuple[str, ...]
     refined: bool = False
+    corrected: CorrectedMaps = field(default_factory=dict)
 
 
 def nominal_psf(acquisition: Acquisition, affine: Array) -> PsfModel:
@@ -159,7 +163,7 @@ def quantify_scan(
     vials_placed: bool,
     eyes_mm: Sequence[Array],
     references: Sequence[str],
-    estimators: Sequence[EstimatorName],
+    estimators: Sequence[str],
     groups: Sequence[Group] = MAIN,
     refine: bool = True,
     registration_sd_mm: float = REGISTRATION_SD_MM,
@@ -175,7 +179,7 @@ def quantify_scan(
     references
         Wanted among ``vials``, ``CSF``, ``vitreous``.
     estimators
-        Wanted; ``none`` is always reported.
+        Wanted, of regions and of maps; ``none`` is always reported.
     groups
         Regions that are estimated as one, besides those of the atlas.
     refine
@@ -188,8 +192,11 @@ def quantify_scan(
     InputError
         If vials are wanted and described but cannot be used.
     """
-    notes: list[str] = []
+    c = compartments
+    of_atlas = [[column[i] for i in c.regions] for column in (c.names, c.hemispheres, c.structures, c.tissues)]
+    notes = list(filter(None, [missing_note(groups, *of_atlas)]))
     wanted = allowed_estimators(scan, estimators, notes)
+    maps = [name for name in MAP_NAMES if scan.psf is not None and name in estimators]
     refined = False
     if refine and scan.psf is not None:
         found = refine_rigid(
@@ -211,10 +218,12 @@ def quantify_scan(
         scan.psf or nominal_psf(scan.acquisition, scan.affine),
         b1_plus=scan.b1_plus,
         estimators=wanted,
+        maps=maps,
         groups=groups,
         registration_sd_mm=registration_sd_mm,
         spokes=scan.spokes,
     )
+    notes += signals.notes
     lines: dict[str, CalibrationLine] = {}
     measured = _measure_vials(scan, vials, vials_placed, eyes_mm, notes) if "vials" in references else ()
     if measured:
@@ -230,7 +239,7 @@ def quantify_scan(
         _add_vitreous_line(lines, scan, eyes, relaxations["vitreous"], notes)
     if not lines:
         notes.append("There is no reference, so nothing is given in mmol/L.")
-    tsc, stderr = _maps(scan, compartments, relaxations, lines)
+    tsc, stderr, corrected = _maps(scan, compartments, relaxations, lines, signals)
     table = regional_table(signals, lines)
     return ScanResult(
         signals,
@@ -244,14 +253,15 @@ def quantify_scan(
         registration_sd_mm,
         tuple(notes),
         refined,
+        corrected,
     )
 
 
-def allowed_estimators(scan: Scan, estimators: Sequence[EstimatorName], notes: list[str]) -> list[EstimatorName]:
+def allowed_estimators(scan: Scan, estimators: Sequence[str], notes: list[str]) -> list[EstimatorName]:
     """Estimators that the scan allows; notes say why others are left out."""
     wanted: list[EstimatorName] = ["none"]
     if scan.psf is not None:
-        wanted += [name for name in ("gtm", "labbe") if name in estimators]
+        wanted += [n for n in get_args(EstimatorName) if n in estimators and n not in ("none", "kspace")]
     else:
         notes.append(
             "The point spread function is not known: no value is corrected for partial volume. Give ReadoutDuration, "
@@ -462,10 +472,14 @@ def _maps(
     compartments: Compartments,
     relaxations: Mapping[Tissue, Relaxation],
     lines: Mapping[str, CalibrationLine],
-) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
-    """Concentration of each voxel by the first reference, with the signal factor of the tissues that it holds."""
+    signals: RegionalSignals,
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, CorrectedMaps]:
+    """Concentration of each voxel by the first reference, with the signal factor of the tissues that it holds.
+
+    A corrected map of one tissue has the factor of that tissue.
+    """
     if not lines:
-        return None, None
+        return None, None, {}
     shares = region_fractions(compartments, scan.sodium_to_t1w, scan.image.shape, scan.affine)
     kappa = np.ones(scan.image.shape) if scan.b1_plus is None else np.where(scan.b1_plus > 0.0, scan.b1_plus, 1.0)
     brain = [i for i, kind in enumerate(compartments.kinds) if kind == "region"]
@@ -479,7 +493,12 @@ def _maps(
     factor += rest * signal_factor(scan.acquisition, relaxations["extracerebral"], kappa).reshape(-1)
     mean_factor = (factor / np.maximum(total + rest, 1e-6)).reshape(scan.image.shape)
     spread = relaxation_sensitivity(scan.acquisition, relaxations["GM"], n_draws=2).dlnf
-    return tsc_map(scan.image, mean_factor, next(iter(lines.values())), scan.noise.sd, spread)
+    line = next(iter(lines.values()))
+    corrected: CorrectedMaps = {}
+    for (name, alone), signal in signals.maps.items():
+        own = signal_factor(scan.acquisition, relaxations[alone], kappa) if alone else mean_factor
+        corrected[name, alone] = tsc_map(signal, own, line, 0.0)[0]
+    return *tsc_map(scan.image, mean_factor, line, scan.noise.sd, spread), corrected
 
 
 def mask_on_grid(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from sodium_prep.atlas.groups import MAIN, Group
+from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, Tissue
 from sodium_prep.pvc.compartments import Compartments
@@ -21,31 +22,39 @@ from sodium_prep.pvc.estimators import (
     RegionMeans,
     fit_mask,
     gtm,
+    joint_covariance,
     labbe,
     regional_means,
 )
 from sodium_prep.pvc.forward import VoxelKernel, push_compartments, region_fractions
+from sodium_prep.pvc.fraction_errors import FractionErrors, fraction_errors
 from sodium_prep.pvc.kspace import KspaceFit, Spokes
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.pvc.sensitivity import (
     T2STAR_PARAMETERS,
+    motion_covariance,
     motion_derivatives,
-    motion_variance,
     transfer_derivatives,
     transfer_ratios,
+    width_derivative,
 )
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.regional.designs import Design, Region, build_designs, merged_design
+from sodium_prep.regional.further import CorrectedMaps, Corrector, MapName, Weights
 from sodium_prep.regional.kspace import Response, kspace_fits
 
 Array = NDArray[np.float64]
-EstimatorName = Literal["none", "gtm", "labbe", "kspace"]
+EstimatorName = Literal["none", "gtm", "labbe", "joint", "kspace", "mg", "iy", "mlts"]
 
 REGISTRATION_SD_MM: Final = 0.3
 """Standard deviation assumed of each shift, and of each rotation at 60 mm."""
+PSF_WIDTH_SD: Final = 0.05
+"""Relative standard deviation of the width of the point spread function."""
 _SDS: Final = {"t1_s": "t1_sd_s"} | T2STAR_PARAMETERS
-Parameter = tuple[Tissue, str]
+Parameter = tuple[str, str]
+"""A quantity that scans share: (tissue, field of its relaxation), or :data:`PSF_WIDTH`."""
+PSF_WIDTH: Final[Parameter] = ("PSF", "width")
 
 
 @dataclass(frozen=True)
@@ -56,30 +65,39 @@ class Signals:
     ----------
     values : (n,)
         NaN where there is none.
-    noise_var, registration_var : (n,)
-        Variances from image noise (widened by the misfit of the model) and from misregistration.
+    noise_var, registration_var, fraction_var : (n,)
+        Variances from image noise (widened by the misfit of the model), from misregistration, and from errors of the
+        tissue fractions. For ``joint`` these are the errors that are not fitted; what the fit leaves of the others is
+        in ``noise_var``.
     slopes
-        Change of the values per unit of each relaxation parameter through the PSF, (n,) each.
+        Change of the values per unit of each shared parameter through the PSF, (n,) each.
     factors, log_slopes
         Signal factor of each region, and change of its logarithm per unit of each relaxation parameter.
     ill_determined : (n,) bool
         The other regions inflate the variance more than 30 times.
+    covariance : (n, n)
+        Of the values within a scan; its diagonal is the sum of the three variances.
+    estimated : (n,) bool
+        Regions that the estimator is for; all if None.
     """
 
     values: Array
     noise_var: Array
     registration_var: Array
+    fraction_var: Array
     slopes: dict[Parameter, Array]
     factors: Array
     log_slopes: dict[Parameter, Array]
     ill_determined: NDArray[np.bool_]
+    covariance: Array = field(repr=False)
+    estimated: NDArray[np.bool_] | None = None
 
-    def signal_sd(self, relaxation_sd: Mapping[Parameter, float], intercept: float) -> tuple[Array, Array]:
-        """Standard deviations in units of signal: within a scan, and with relaxation, which scans share."""
-        within = self.noise_var + self.registration_var
+    def signal_sd(self, shared_sd: Mapping[Parameter, float], intercept: float) -> tuple[Array, Array]:
+        """Standard deviations in units of signal: within a scan, and with relaxation and PSF, which scans share."""
+        within = self.noise_var + self.registration_var + self.fraction_var
         shared = np.zeros_like(within)
-        for parameter, sd in relaxation_sd.items():
-            change = self.slopes.get(parameter, 0.0) - (self.values - intercept) * self.log_slopes[parameter]
+        for parameter, sd in shared_sd.items():
+            change = self.slopes.get(parameter, 0.0) - (self.values - intercept) * self.log_slopes.get(parameter, 0.0)
             shared = shared + (change * sd) ** 2
         return np.sqrt(within), np.sqrt(within + shared)
 
@@ -100,10 +118,10 @@ class RegionalSignals:
         Volume of each region in T1w space.
     composition
         Share of each tissue in the voxels of each region.
-    spill_in : (n,)
-        Part of the signal in the region's voxels that comes from elsewhere.
-    relaxation_sd
-        Standard deviation of each relaxation parameter.
+    spill_in, csf_signal : (n,)
+        Part of the signal in the region's voxels that comes from elsewhere, and from CSF.
+    shared_sd
+        Standard deviation of each relaxation parameter, and of the width of the PSF.
     reference_signal
         (signal, standard deviation with relaxation) of the CSF reference: the ventricles merged, all CSF without any.
     misfit, residual_sd, noise_sd, condition
@@ -112,6 +130,10 @@ class RegionalSignals:
         Image minus model, NaN outside the fitted voxels.
     prediction : (X, Y, Z) float32
         The model.
+    maps
+        Voxel-wise corrected signal.
+    notes
+        Why an estimator or a map is missing.
     """
 
     regions: tuple[Region, ...]
@@ -120,7 +142,8 @@ class RegionalSignals:
     volumes_mm3: Array = field(repr=False)
     composition: dict[Tissue, Array] = field(repr=False)
     spill_in: Array = field(repr=False)
-    relaxation_sd: dict[Parameter, float] = field(repr=False)
+    csf_signal: Array = field(repr=False)
+    shared_sd: dict[Parameter, float] = field(repr=False)
     reference_signal: tuple[float, float]
     misfit: float
     residual_sd: float
@@ -128,6 +151,8 @@ class RegionalSignals:
     condition: float
     residual: NDArray[np.float32] = field(repr=False)
     prediction: NDArray[np.float32] = field(repr=False)
+    maps: CorrectedMaps = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,7 +167,9 @@ class _Scan:
     voxel_mm: Array
     acquisition: Acquisition
     relaxations: Mapping[Tissue, Relaxation]
-    ratios: Mapping[Parameter, NDArray[np.float32]]
+    ratios: Mapping[tuple[Tissue, str], NDArray[np.float32]]
+    widths_mm: Mapping[Tissue, float]
+    errors: FractionErrors
     kappa: Array
     registration_sd_mm: float
 
@@ -174,8 +201,10 @@ def regional_signals(
     usable: NDArray[np.bool_] | None = None,
     b1_plus: NDArray[np.floating] | None = None,
     estimators: Sequence[EstimatorName] = ("none", "gtm", "labbe"),
+    maps: Sequence[MapName] = (),
     groups: Sequence[Group] = MAIN,
     registration_sd_mm: float = REGISTRATION_SD_MM,
+    blurred: NDArray[np.float32] | None = None,
     voxel_kernel: VoxelKernel = "point",
     spokes: Spokes | None = None,
 ) -> RegionalSignals:
@@ -197,10 +226,14 @@ def regional_signals(
         Where the image holds data; everywhere finite if not given.
     b1_plus : (X, Y, Z)
         Transmit field relative to nominal; nominal if not given.
+    maps
+        Voxel-wise maps that are wanted.
     groups
         Regions that are estimated as one, besides those of the atlas.
     registration_sd_mm
         Standard deviation of each rigid motion that the registration leaves.
+    blurred : (n_compartments, X * Y * Z)
+        What :func:`sodium_prep.pvc.forward.push_compartments` gives, if it is known already.
     voxel_kernel
         See :func:`sodium_prep.pvc.forward.push_compartments`.
     spokes
@@ -210,7 +243,11 @@ def regional_signals(
     usable = finite if usable is None else usable & finite
     image = np.where(usable, image, 0.0)
     grid = (sodium_to_t1w, image.shape, sodium_affine)
-    blurred = push_compartments(compartments, *grid, psf, relaxations, voxel_kernel=voxel_kernel)
+
+    def push(compartments: Compartments) -> NDArray[np.float32]:
+        return push_compartments(compartments, *grid, psf, relaxations, voxel_kernel=voxel_kernel)
+
+    blurred = push(compartments) if blurred is None else blurred
     fractions = region_fractions(compartments, *grid)
     mask = fit_mask(blurred, compartments.names, compartments.kinds, usable)
     designs = build_designs(compartments, groups)
@@ -225,43 +262,64 @@ def regional_signals(
     kappa = np.ones(len(regions)) if b1_plus is None else means.weights @ np.asarray(b1_plus, float).reshape(-1)
     present = {tissue: relaxations[tissue] for tissue in sorted(set(compartments.tissues))}
     ratios = transfer_ratios((image.shape[0], image.shape[1], image.shape[2]), voxel_mm, psf, present)
-    scan = _Scan(
-        compartments, designs, regions, blurred, mask, voxel_mm, acquisition, present, ratios,
-        np.where(kappa > 0.0, kappa, 1.0), registration_sd_mm,
-    )  # fmt: skip
     brain = np.asarray(fractions[compartments.regions].sum(axis=0)).reshape(image.shape) > 0.5
     system = labbe(blurred, image, mask, noise, compartments.kinds, brain)
     fits = [system.fit(design.membership) for design in designs]
     first = fits[0]
     fine = designs[0].membership @ np.nan_to_num(first.values)
+    errors = fraction_errors(compartments, fine, mask, push)
+    scan = _Scan(
+        compartments, designs, regions, blurred, mask, voxel_mm, acquisition, present, ratios,
+        {tissue: psf.fwhm_mm_of(relaxation) for tissue, relaxation in present.items()}, errors,
+        np.where(kappa > 0.0, kappa, 1.0), registration_sd_mm,
+    )  # fmt: skip
     prediction = (fine.astype(np.float32) @ blurred).reshape(image.shape)
     composition = _composition(compartments, fractions, means)
     found: dict[EstimatorName, Signals] = {}
+    corrector = Corrector(
+        image, mask, compartments, regions, designs, blurred, fractions, first, voxel_mm, psf, relaxations
+    )
+    notes: list[str] = []
     for name in estimators:
         if name == "none":
             found[name] = _uncorrected(scan, means, prediction, composition)
         elif name == "labbe":
             found[name] = _corrected(scan, fits, [fit.misfit for fit in fits])
+        elif name == "joint":
+            with_errors = labbe(blurred, image, mask, noise, compartments.kinds, brain, errors.at_borders)
+            joint = [with_errors.fit(design.membership) for design in designs]
+            found[name] = _corrected(replace(scan, errors=errors.unseen), joint, [fit.misfit for fit in joint])
         elif name == "kspace":
-            if spokes is None:
-                raise ValueError("the estimator 'kspace' needs the k-space of the image")
-            direct = kspace_fits(
-                spokes, system, prediction, scan.centre, compartments, designs, sodium_to_t1w, acquisition, present,
-                registration_sd_mm=registration_sd_mm, voxel_kernel=voxel_kernel,
-            )  # fmt: skip
-            found[name] = _joined(scan, direct.fits, direct.misfits, direct.responses)
+            found[name] = _from_kspace(scan, spokes, system, prediction, sodium_to_t1w, voxel_kernel)
+        elif name in ("mg", "iy", "mlts"):
+            try:
+                found[name] = _weighted(scan, corrector.weights(name), image, noise, first, fine)
+            except InputError as error:
+                notes.append(f"There are no values by {name}: {error.problem}.")
         else:
             matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
             found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
-    sds = {
+    sds: dict[Parameter, float] = {PSF_WIDTH: PSF_WIDTH_SD}
+    sds |= {
         (tissue, p): float(getattr(relaxation, sd)) for tissue, relaxation in present.items() for p, sd in _SDS.items()
     }
     residual = np.where(mask, image - prediction, np.nan).astype(np.float32)
     return RegionalSignals(
-        regions, found, means, volumes, composition, _spill_in(scan, means, fits), sds,
+        regions, found, means, volumes, composition, *_signal_sources(scan, means, fits), sds,
         _reference_signal(scan, system, sds),
         first.misfit, first.residual_sd, first.noise_sd, first.condition, residual, prediction,
+        _voxelwise(corrector, maps, notes), tuple(notes),
     )  # fmt: skip
+
+
+def _voxelwise(corrector: Corrector, wanted: Sequence[MapName], notes: list[str]) -> CorrectedMaps:
+    out: CorrectedMaps = {}
+    for name in wanted:
+        try:
+            out |= {(name, tissue): image for tissue, image in corrector.maps(name).items()}
+        except InputError as error:
+            notes.append(f"There is no map by {name}: {error.problem}.")
+    return out
 
 
 def _composition(
@@ -278,7 +336,8 @@ def _composition(
 def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tuple[Array, dict[Parameter, Array]]:
     """Signal factor of regions of one tissue each, and the derivatives of its logarithm."""
     factors = np.ones(len(tissues))
-    slopes = {(t, p): np.zeros(len(tissues)) for t in sorted(set(scan.compartments.tissues)) for p in _SDS}
+    present = sorted(set(scan.compartments.tissues))
+    slopes: dict[Parameter, Array] = {(t, p): np.zeros(len(tissues)) for t in present for p in _SDS}
     known: dict[tuple[Tissue, float], tuple[float, dict[str, float]]] = {}
     for row, (tissue, b1) in enumerate(zip(tissues, kappa.tolist(), strict=True)):
         if (tissue, b1) not in known:
@@ -291,44 +350,82 @@ def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tupl
 
 
 def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float]) -> Signals:
-    responses = [_responses(scan, design, fit) for design, fit in zip(scan.designs, fits, strict=True)]
-    return _joined(scan, fits, misfits, responses)
+    responses = [
+        _responses(scan, design.membership @ np.nan_to_num(fit.values), fit)
+        for design, fit in zip(scan.designs, fits, strict=True)
+    ]
+    noise = joint_covariance(fits, [design.columns for design in scan.designs])
+    return _joined(scan, fits, misfits, responses, noise)
+
+
+def _from_kspace(
+    scan: _Scan,
+    spokes: Spokes | None,
+    system: RegionalSystem,
+    prediction: NDArray[np.float32],
+    sodium_to_t1w: Array,
+    voxel_kernel: VoxelKernel,
+) -> Signals:
+    if spokes is None:
+        raise ValueError("the estimator 'kspace' needs the k-space of the image")
+    found = kspace_fits(
+        spokes, system, prediction, scan.centre, scan.errors, scan.compartments, scan.designs, sodium_to_t1w,
+        scan.acquisition, scan.relaxations, voxel_kernel=voxel_kernel,
+    )  # fmt: skip
+    return _joined(scan, found.fits, found.misfits, found.responses, found.covariance)
 
 
 def _joined(
     scan: _Scan,
-    fits: Sequence[RegionFit] | Sequence[KspaceFit],
+    fits: Sequence[RegionFit | KspaceFit],
     misfits: Sequence[float],
     responses: Sequence[Response],
+    noise: Array,
 ) -> Signals:
-    """Columns of all designs in the order of the regions."""
+    """Columns of all designs in the order of the regions; so is the covariance from noise."""
+
+    def joined(parts: Iterable[Array]) -> Array:
+        return np.concatenate([part[list(d.columns)] for part, d in zip(parts, scan.designs, strict=True)])
+
     factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
-    values, noise_var, motion_var, ill = [], [], [], []
-    slopes: dict[Parameter, list[Array]] = {}
-    each: Sequence[RegionFit | KspaceFit] = fits
-    for design, fit, misfit, (motion, transfer) in zip(scan.designs, each, misfits, responses, strict=True):
-        columns = list(design.columns)
-        values.append(fit.values[columns])
-        noise_var.append(np.diag(fit.covariance)[columns] * max(1.0, misfit))
-        ill.append(fit.inflation[columns] > ILL_DETERMINED)
-        motion_var.append(motion[columns])
-        for parameter, change in transfer.items():
-            slopes.setdefault(parameter, []).append(change[columns])
-    joined = {parameter: np.concatenate(parts) for parameter, parts in slopes.items()}
+    wide = np.repeat(np.sqrt(np.maximum(misfits, 1.0)), [len(design.columns) for design in scan.designs])
+    noise = noise * np.outer(wide, wide)
+    moved = motion_covariance(joined(r.motion for r in responses), scan.registration_sd_mm)
+    fractions = joined(r.fractions for r in responses) * scan.errors.sds
+    wrong = fractions @ fractions.T
+    slopes = {p: joined(r.slopes[p] for r in responses) for p in responses[0].slopes}
     return Signals(
-        np.concatenate(values), np.concatenate(noise_var), np.concatenate(motion_var), joined, factors, log_slopes,
-        np.concatenate(ill),
+        joined(fit.values for fit in fits), np.diag(noise), np.diag(moved), np.diag(wrong), slopes, factors,
+        log_slopes, joined(fit.inflation for fit in fits) > ILL_DETERMINED, noise + moved + wrong,
     )  # fmt: skip
 
 
-def _responses(scan: _Scan, design: Design, fit: RegionFit) -> Response:
-    """Variance of the values from misregistration, and their change per unit of each T2* parameter through the PSF."""
-    parts = scan.of_tissues(design.membership @ np.nan_to_num(fit.values))
+def _weighted(
+    scan: _Scan, found: Weights, image: NDArray[np.floating], noise: Noise, fit: RegionFit, fine: Array
+) -> Signals:
+    """Values that are weighted sums over the fitted voxels, with the errors that their weights give."""
+    factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
+    values = found.response(image[scan.mask])[:, 0] + found.offsets
+    random = noise.quadratic_form(found.rows, scan.mask) * max(1.0, fit.misfit)
+    response = _responses(scan, fine, found)
+    moved = motion_covariance(response.motion, scan.registration_sd_mm)
+    fractions = response.fractions * scan.errors.sds
+    wrong = fractions @ fractions.T
+    absent = np.where(np.isfinite(values), 0.0, np.nan)
+    return Signals(
+        values, np.diag(random) + absent, np.diag(moved) + absent, np.diag(wrong) + absent, response.slopes, factors,
+        log_slopes, found.inflation > ILL_DETERMINED, random + moved + wrong, found.estimated,
+    )  # fmt: skip
+
+
+def _responses(scan: _Scan, fine: Array, fit: RegionFit | Weights) -> Response:
+    parts = scan.of_tissues(fine)
     first, second = motion_derivatives(np.sum(list(parts.values()), axis=0), scan.voxel_mm, scan.centre)
-    images = [image[scan.mask] for image in (*first, *second, *transfer_derivatives(parts, scan.ratios))]
-    change = fit.response(np.stack(images))
-    variance = motion_variance(change[:, :6], change[:, 6:12], scan.registration_sd_mm)
-    return variance, {p: -change[:, 12 + i] for i, p in enumerate(scan.ratios)}
+    width = width_derivative(parts, scan.widths_mm, scan.voxel_mm)
+    images = [image[scan.mask] for image in (*first, *second, *transfer_derivatives(parts, scan.ratios), width)]
+    change = fit.response(np.stack([*images, *scan.errors.images[:, scan.mask.reshape(-1)]]))
+    slopes = {p: -change[:, 12 + i] for i, p in enumerate((*scan.ratios, PSF_WIDTH))}
+    return Response(change[:, :12], change[:, len(images) :], slopes)
 
 
 def _uncorrected(
@@ -340,7 +437,7 @@ def _uncorrected(
         np.asarray(means.weights @ images.reshape(6, -1).T)
         for images in motion_derivatives(prediction, scan.voxel_mm, scan.centre)
     )
-    motion_var = motion_variance(first, second, scan.registration_sd_mm)
+    moved = motion_covariance(np.hstack([first, second]), scan.registration_sd_mm)
     total = np.sum(list(composition.values()), axis=0)
     mixed: Array = np.zeros(n)
     slopes: dict[Parameter, Array] = {}
@@ -350,21 +447,27 @@ def _uncorrected(
         mixed = mixed + part
         slopes |= {p: part * slope for p, slope in log_slopes.items() if p[0] == tissue}
     log_mixed = {p: slope / mixed for p, slope in slopes.items()}
-    return Signals(means.values, np.diag(means.covariance), motion_var, {}, mixed, log_mixed, np.zeros(n, bool))
+    return Signals(
+        means.values, np.diag(means.covariance), np.diag(moved), np.zeros(n), {}, mixed, log_mixed, np.zeros(n, bool),
+        means.covariance + moved,
+    )  # fmt: skip
 
 
-def _spill_in(scan: _Scan, means: RegionMeans, fits: Sequence[RegionFit]) -> Array:
-    """Part of the modelled signal in the voxels of each region that stems from other compartments."""
+def _signal_sources(scan: _Scan, means: RegionMeans, fits: Sequence[RegionFit]) -> tuple[Array, Array]:
+    """Parts of the modelled signal in the voxels of each region: from other compartments, and from CSF anywhere."""
     sent = np.asarray(means.weights @ scan.blurred.T)
-    out, row = np.full(len(scan.regions), np.nan), 0
+    fluid = np.array([tissue == "CSF" for tissue in scan.compartments.tissues])
+    spill, csf, row = *np.full((2, len(scan.regions)), np.nan), 0
     for design, fit in zip(scan.designs, fits, strict=True):
         fine = design.membership @ np.nan_to_num(fit.values)
         for region in design.regions:
-            own = sent[row, list(region.members)] @ fine[list(region.members)]
-            total = sent[row] @ fine
-            out[row] = 1.0 - own / total if total > 0.0 else np.nan
+            from_each = sent[row] * fine
+            total = from_each.sum()
+            if total > 0.0:
+                spill[row] = 1.0 - from_each[list(region.members)].sum() / total
+                csf[row] = from_each[fluid].sum() / total
             row += 1
-    return out
+    return spill, csf
 
 
 def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Parameter, float]) -> tuple[float, float]:
@@ -375,9 +478,10 @@ def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Paramete
         return float("nan"), float("nan")
     ventricles = [i for i in fluid if "vent" in c.names[i].lower()]
     region = Region(None, "CSF", "both", "CSF", tuple(ventricles or fluid))
-    design = merged_design(len(c.names), region)
+    design = merged_design(c, region)
     fit = system.fit(design.membership)
-    motion, transfer = _responses(scan, design, fit)
-    variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit) + float(motion[0])
-    variance += sum(float(change[0] * sds[p]) ** 2 for p, change in transfer.items())
+    response = _responses(scan, design.membership @ np.nan_to_num(fit.values), fit)
+    moved = motion_covariance(response.motion[:1], scan.registration_sd_mm)
+    variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit) + float(moved[0, 0])
+    variance += sum(float(change[0] * sds[p]) ** 2 for p, change in response.slopes.items())
     return float(fit.values[0]), float(np.sqrt(variance))

@@ -17,6 +17,8 @@ from sodium_prep.quant.calibration import (
     predict_concentration,
 )
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
+from sodium_prep.regional.asymmetry import asymmetry, concentrations_over_gain, ratio, side_pairs
+from sodium_prep.regional.lesion import mirror_weights
 from sodium_prep.regional.signals import EstimatorName, RegionalSignals, Signals
 
 TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
@@ -33,7 +35,11 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
             "none": "mean over the region's voxels, without correction of partial volume",
             "gtm": "geometric transfer matrix (Rousset et al. 1998)",
             "labbe": "least squares on the regions as the acquisition blurs them (Labbe et al. 1998)",
+            "joint": "the same, with the errors of the tissue fractions fitted along",
             "kspace": "least squares of the samples of k-space on what each region sends into them",
+            "mg": "what is left in grey matter without all other compartments (Mueller-Gaertner et al. 1992)",
+            "iy": "iterative Yang correction (Erlandsson et al. 2012)",
+            "mlts": "local regression on tissues by least trimmed squares (Kim et al. 2021)",
         },
     },
     "reference": {"Description": "What the concentration was calibrated with"},
@@ -42,11 +48,14 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
     "coverage": {"Description": "Part of the region's volume inside usable sodium voxels", "Units": "1"},
     "tsc": {"Description": "Total sodium concentration", "Units": "mmol/L"},
     "tsc_stderr_within": {
-        "Description": "Standard error from noise, misfit and registration, without the errors of calibration and "
-        "relaxation that all regions of a scan share",
+        "Description": "Standard error from noise, misfit, registration and tissue fractions, without the errors of "
+        "calibration, relaxation and point spread function that all regions of a scan share",
         "Units": "mmol/L",
     },
-    "tsc_stderr": {"Description": "Standard error with calibration and relaxation", "Units": "mmol/L"},
+    "tsc_stderr": {
+        "Description": "Standard error with calibration, relaxation and point spread function",
+        "Units": "mmol/L",
+    },
     "tsc_ci_low": {"Description": "Lower end of the 95 % interval (Fieller) of tsc", "Units": "mmol/L"},
     "tsc_ci_high": {"Description": "Upper end of the 95 % interval (Fieller) of tsc", "Units": "mmol/L"},
     "tsc_sd": {"Description": "Standard deviation over the region's voxels, uncorrected only", "Units": "mmol/L"},
@@ -58,6 +67,25 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
         "Description": "Part of the signal in the region's voxels that comes from other compartments",
         "Units": "1",
     },
+    "csf_signal_fraction": {
+        "Description": "Part of the signal in the region's voxels that comes from CSF, by the fitted model; of the "
+        "signal, where csf_fraction is of the volume. Ripples of the point spread function can make it negative",
+        "Units": "1",
+    },
+    "asymmetry": {
+        "Description": "Asymmetry index 200 (L - R) / (L + R) of tsc, the same in the rows of both sides",
+        "Units": "percent",
+    },
+    "asymmetry_stderr": {
+        "Description": "Its standard error, from the joint covariance of the two sides",
+        "Units": "percent",
+    },
+    "mirror_ratio": {
+        "Description": "Rows of a lesion: tsc over that of what lies opposite. Lesion: over grey and white matter of "
+        "its mirror image, weighted by volume; rim: over the same tissue of the mirror image",
+        "Units": "1",
+    },
+    "mirror_ratio_stderr": {"Description": "Its standard error, from the joint covariance", "Units": "1"},
     "flag": {
         "Description": "Why the row must be read with care, joined by +; ok if nothing is known against it",
         "Levels": {
@@ -103,11 +131,11 @@ def regional_table(signals: RegionalSignals, lines: Mapping[str, CalibrationLine
     """Rows of the table: every region by every estimator and reference.
 
     A region has ``tsc = (t - a) / (g f)`` with its signal t, the line's intercept a and slope g, and its signal factor
-    f. Within a scan t varies with noise (widened where the model does not fit) and with registration; the total adds
-    calibration and relaxation. A relaxation parameter acts on f and, through the PSF, on every t, and these two effects
-    are added before squaring. The interval is Fieller's, for the ratio of t - a, with the error of t and of f, and g,
-    with the covariance of a and g. The interval of ``none`` is that of the uncorrected mean: it does not hold the
-    concentration of the tissue.
+    f. Within a scan t varies with noise (widened where the model does not fit), with registration and with the tissue
+    fractions; the total adds calibration, relaxation and the width of the PSF. A relaxation parameter acts on f and,
+    through the PSF, on every t, and these two effects are added before squaring. The interval is Fieller's, for the
+    ratio of t - a, with the error of t and of f, and g, with the covariance of a and g. The interval of ``none`` is
+    that of the uncorrected mean: it does not hold the concentration of the tissue.
 
     Parameters
     ----------
@@ -133,15 +161,19 @@ def regional_table(signals: RegionalSignals, lines: Mapping[str, CalibrationLine
 def _rows(
     signals: RegionalSignals, estimator: EstimatorName, found: Signals, reference: str, line: CalibrationLine
 ) -> list[tuple[int, dict[str, Any]]]:
-    within_sd, total_sd = found.signal_sd(signals.relaxation_sd, line.intercept)
+    within_sd, total_sd = found.signal_sd(signals.shared_sd, line.intercept)
     tsc, total, _, _ = predict_concentration(found.values, total_sd, found.factors, line)
     low, high = fieller_interval(found.values, total_sd, found.factors, line)
     gain = line.slope * found.factors
     within = within_sd / gain
     means = signals.means
     uncorrected = estimator == "none"
+    joint = concentrations_over_gain(found, signals.shared_sd, line)
+    pairs, mirror = side_pairs(signals.regions), mirror_weights(signals.regions, signals.volumes_mm3)
     out = []
     for i, region in enumerate(signals.regions):
+        if found.estimated is not None and not found.estimated[i]:
+            continue
         row = {
             "index": region.index,
             "name": region.name,
@@ -163,7 +195,12 @@ def _rows(
             "wm_fraction": _share(signals.composition, "WM", i),
             "csf_fraction": _share(signals.composition, "CSF", i),
             "spill_in_fraction": float(signals.spill_in[i]),
+            "csf_signal_fraction": float(signals.csf_signal[i]),
         }
+        index, index_sd = asymmetry(*joint, *pairs[i]) if i in pairs else (None, None)
+        row |= {"asymmetry": index, "asymmetry_stderr": index_sd}
+        over, over_sd = ratio(*joint, np.eye(len(found.values))[i], mirror[i]) if i in mirror else (None, None)
+        row |= {"mirror_ratio": over, "mirror_ratio_stderr": over_sd}
         row["flag"] = _flag(row, bool(found.ill_determined[i]), signals.misfit, corrected=not uncorrected)
         out.append((id(region), row))
     return out

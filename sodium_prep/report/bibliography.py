@@ -13,6 +13,11 @@ class Source(NamedTuple):
 
 
 BIBLIOGRAPHY: Final[dict[str, Source]] = {
+    "asllani2008": Source(
+        "Asllani I, Borogovac A, Brown TR. Regression algorithm correcting for partial volume effects in arterial spin "
+        "labeling MRI. Magn Reson Med 2008;60:1362-1371.",
+        "10.1002/mrm.21670",
+    ),
     "avants2008": Source(
         "Avants BB, Epstein CL, Grossman M, Gee JC. Symmetric diffeomorphic image registration with cross-correlation. "
         "Med Image Anal 2008;12:26-41.",
@@ -58,6 +63,16 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Ernst RR, Anderson WA. Application of Fourier transform spectroscopy to magnetic resonance. "
         "Rev Sci Instrum 1966;37:93-102.",
         "10.1063/1.1719961",
+    ),
+    "erlandsson2006": Source(
+        "Erlandsson K, Wong A, van Heertum R, Mann JJ, Parsey R. An improved method for voxel-based partial volume "
+        "correction in PET and SPECT. J Nucl Med 2006;47(S1):84P."
+    ),
+    "erlandsson2012": Source(
+        "Erlandsson K, Buvat I, Pretorius PH, Thomas BA, Hutton BF. A review of partial volume correction techniques "
+        "for emission tomography and their applications in neurology, cardiology and oncology. "
+        "Phys Med Biol 2012;57:R119-R159.",
+        "10.1088/0031-9155/57/21/R119",
     ),
     "esteban2019": Source(
         "Esteban O, Markiewicz CJ, Blair RW, et al. fMRIPrep: a robust preprocessing pipeline for functional MRI. "
@@ -126,6 +141,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Inati SJ, Hansen MS, Kellman P. A fast optimal method for coil sensitivity estimation and adaptive coil "
         "combination for complex images. Proc Intl Soc Magn Reson Med 2014;22:4407."
     ),
+    "kim2021": Source(
+        "Kim SY, Song J, Yoon JH, Kim KN, Chung JY, Noh Y. Voxel-wise partial volume correction method for accurate "
+        "estimation of tissue sodium concentration in 23Na-MRI at 7 T. NMR Biomed 2021;34:e4448.",
+        "10.1002/nbm.4448",
+    ),
     "labbe1998": Source(
         "Labbé C, Koepp M, Ashburner J, et al. Absolute PET quantification with correction for partial volume effects "
         "within cerebral structures. In: Quantitative Functional Brain Imaging with Positron Emission Tomography. "
@@ -136,6 +156,10 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "the human brain using a 32-channel phased array coil at 7 Tesla. Z Med Phys 2020;30:104-115.",
         "10.1016/j.zemedi.2019.10.004",
     ),
+    "lucy1974": Source(
+        "Lucy LB. An iterative technique for the rectification of observed distributions. Astron J 1974;79:745-754.",
+        "10.1086/111605",
+    ),
     "mackinnon1985": Source(
         "MacKinnon JG, White H. Some heteroskedasticity-consistent covariance matrix estimators with improved finite "
         "sample properties. J Econom 1985;29:305-325.",
@@ -145,6 +169,12 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Madelin G, Lee JS, Regatte RR, Jerschow A. Sodium MRI: methods and applications. "
         "Prog Nucl Magn Reson Spectrosc 2014;79:14-47.",
         "10.1016/j.pnmrs.2014.02.001",
+    ),
+    "muellergaertner1992": Source(
+        "Müller-Gärtner HW, Links JM, Prince JL, et al. Measurement of radiotracer concentration in brain gray "
+        "matter using positron emission tomography: MRI-based correction for partial volume effects. "
+        "J Cereb Blood Flow Metab 1992;12:571-583.",
+        "10.1038/jcbfm.1992.81",
     ),
     "nagel2009": Source(
         "Nagel AM, Laun FB, Weber MA, Matthies C, Semmler W, Schad LR. Sodium MRI using a density-adapted 3D radial "
@@ -170,6 +200,10 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Reuter M, Schmansky NJ, Rosas HD, Fischl B. Within-subject template estimation for unbiased longitudinal "
         "image analysis. NeuroImage 2012;61:1402-1418.",
         "10.1016/j.neuroimage.2012.02.084",
+    ),
+    "richardson1972": Source(
+        "Richardson WH. Bayesian-based iterative method of image restoration. J Opt Soc Am 1972;62:55-59.",
+        "10.1364/JOSA.62.000055",
     ),
     "ridley2018": Source(
         "Ridley B, Nagel AM, Bydder M, et al. Distribution of brain sodium long and short relaxation times and "
@@ -207,6 +241,16 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Seabold S, Perktold J. Statsmodels: econometric and statistical modeling with Python. "
         "Proc 9th Python in Science Conf 2010:92-96.",
         "10.25080/Majora-92bf1922-011",
+    ),
+    "thomas2011": Source(
+        "Thomas BA, Erlandsson K, Modat M, et al. The importance of appropriate partial volume correction for PET "
+        "quantification in Alzheimer's disease. Eur J Nucl Med Mol Imaging 2011;38:1104-1119.",
+        "10.1007/s00259-011-1745-9",
+    ),
+    "tohka2008": Source(
+        "Tohka J, Reilhac A. Deconvolution-based partial volume correction in Raclopride-PET and Monte Carlo "
+        "comparison to MR-based method. NeuroImage 2008;39:1570-1584.",
+        "10.1016/j.neuroimage.2007.10.038",
     ),
     "tustison2010": Source(
         "Tustison NJ, Avants BB, Cook PA, et al. N4ITK: improved N3 bias correction. "

@@ -88,7 +88,7 @@ def build_methods(
         ``calibration``
             ``references`` (vials, CSF, vitreous), ``n_vials``, ``intercept`` (free, zero).
         ``regional``
-            ``estimators`` (none, labbe, gtm, kspace), ``free_csf`` (bool), ``noise_covariance`` (bool).
+            ``estimators`` (names of ``--pvc``), ``free_csf`` (bool), ``noise_covariance`` (bool).
         ``comparison``
             ``covariates`` (names); of the group level.
     extra_sources
@@ -224,6 +224,17 @@ def _calibration(step: Step) -> str:
     return text
 
 
+_FURTHER: Final = {
+    "mg": "subtraction of all that is not grey matter {muellergaertner1992}",
+    "rbv": "region-based voxel-wise correction {thomas2011}",
+    "mtc": "multi-target correction {erlandsson2006}",
+    "iy": "iterative Yang correction {erlandsson2012}",
+    "rl": "Richardson-Lucy deconvolution {richardson1972, lucy1974}",
+    "vc": "reblurred Van Cittert deconvolution {tohka2008}",
+    "mlts": "local regression on tissues by least trimmed squares {asllani2008, kim2021}",
+}
+
+
 def _regional(step: Step) -> str:
     estimators = list(step.get("estimators", ()))
     text = ""
@@ -245,6 +256,8 @@ def _regional(step: Step) -> str:
             "region map times the coil sensitivities and the decay of its tissue during the readout, after SLIM "
             "{hu1988} and SLAM {zhang2012} of spectroscopy. "
         )
+    if others := [_FURTHER[name] for name in estimators if name in _FURTHER]:
+        text += f"Voxel-wise maps, and regional values where these methods have any, were made by {join(others)}. "
     if text:
         text += "Intervals are 95 % intervals"
         text += " that use the covariance of the reconstructed noise." if step.get("noise_covariance") else "."

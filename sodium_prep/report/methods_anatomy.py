@@ -66,10 +66,11 @@ def fractions(step: Step) -> str:
 
 
 def lesion(_step: Step) -> str:
-    """What a lesion mask kept out."""
+    """What a lesion mask kept out, and what was made of it."""
     return (
         "A mask of the lesion was given: its voxels took no part in the tissue models and have no tissue, and were "
-        "left out of the cost function of every registration to the template {brett2001}."
+        "left out of the cost function of every registration to the template {brett2001}. In the regional model it was "
+        "a region of its own, as was the brain tissue within 5 mm of it."
     )
 
 

@@ -119,6 +119,8 @@ class ScanReport:
         Section to the reason why it has no figure.
     facts, tables, remarks
         Section to what stands in it beside its figures: facts, a table, sentences.
+    clinical
+        Tables under that of the main regions.
     """
 
     label: str
@@ -131,6 +133,7 @@ class ScanReport:
     facts: Mapping[str, Sequence[SummaryItem]] = field(default_factory=dict)
     tables: Mapping[str, PrintedTable] = field(default_factory=dict)
     remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    clinical: Sequence[PrintedTable] = ()
 
     @property
     def verdict(self) -> Verdict:

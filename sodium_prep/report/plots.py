@@ -18,7 +18,11 @@ ESTIMATOR_NAMES: Final = {
     "none": "uncorrected",
     "labbe": "corrected (Labbé)",
     "gtm": "corrected (GTM)",
+    "joint": "corrected (joint)",
     "kspace": "from k-space",
+    "mg": "corrected (MG)",
+    "iy": "corrected (IY)",
+    "mlts": "corrected (mLTS)",
 }
 """Estimators as readers are told them."""
 

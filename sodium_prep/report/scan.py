@@ -20,7 +20,8 @@ from sodium_prep.report.alignment import (
     need,
     paired,
 )
-from sodium_prep.report.page import RegionRow, ReportFigure, ScanReport, SummaryItem
+from sodium_prep.report.clinical import clinical_tables
+from sodium_prep.report.page import PrintedTable, RegionRow, ReportFigure, ScanReport, SummaryItem
 from sodium_prep.report.qc import evaluate, qc_record
 
 MAIN_REGIONS: Final = ("Cortex", "WhiteMatter", "Hippocampus", "CSF")
@@ -186,6 +187,7 @@ def scan_record(
         "alignment": alignment_record(images, facts, ran),
         "summary": _summary(facts, calibration),
         "regions": _region_rows(table),
+        "clinical": clinical_tables(table, facts.get("primary")),
         "warnings": [*warnings, *facts.get("notes", []), *alignment_warnings(facts)],
         "ran": _what_ran(ran, calibration, facts, field_strength_t),
         "psf": {key: psf[key] for key in ("kind", "fwhm_mm")} if psf else None,
@@ -293,6 +295,7 @@ def scan_report(record: Mapping[str, Any], svgs: Mapping[str, str]) -> ScanRepor
         regions=rows,
         warnings=report["warnings"],
         missing=missing,
+        clinical=[PrintedTable("", **one) for one in report.get("clinical", ())],
         **alignment_sections(report),
     )
 

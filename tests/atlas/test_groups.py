@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sodium_prep.atlas.bundled import load_atlas
-from sodium_prep.atlas.groups import GROUPS, MAIN, PRESETS, SIDES, group_records, groups_of
+from sodium_prep.atlas.groups import GROUPS, MAIN, PRESETS, SIDES, group_records, groups_of, missing_note
 from sodium_prep.atlas.tables import RESERVED_NAMES
 from sodium_prep.errors import UsageError
 
@@ -15,7 +15,7 @@ def columns(table):
 
 
 def group(name):
-    (found,) = [one for groups in GROUPS.values() for one in groups if one.name == name]
+    (found,) = {one for groups in GROUPS.values() for one in groups if one.name == name}
     return found
 
 
@@ -44,6 +44,10 @@ PUBLISHED = {
     "InsularCortex": "insula",
     "ADSignature": "entorhinal inferiortemporal middletemporal fusiform",
     "MotorCortex": "precentral paracentral",
+    "LateralTemporal": "superiortemporal middletemporal inferiortemporal transversetemporal bankssts",
+    "TemporalPole": "temporalpole",
+    "Entorhinal": "entorhinal",
+    "Precuneus": "precuneus",
 }
 
 
@@ -62,8 +66,8 @@ def test_lobes_divide_the_cortex(table):
 
 
 def test_subcortical_groups(table):
-    assert names_of("MedialTemporal", "L", table) == {
-        "ctx-lh-entorhinal", "ctx-lh-parahippocampal", "Left-Hippocampus",
+    assert names_of("MesialTemporal", "L", table) == {
+        "ctx-lh-entorhinal", "ctx-lh-parahippocampal", "Left-Hippocampus", "Left-Amygdala",
     }  # fmt: skip
     assert names_of("CorpusCallosum", "L", table) == set()
     assert {name[:3] for name in names_of("CorpusCallosum", "both", table)} == {"CC_"}
@@ -93,19 +97,36 @@ def test_a_group_that_is_not_whole_is_not_there(table):
     # Gyri and sulci of Destrieux do not make up the lobes of another protocol.
     other = load_atlas("destrieux").table
     assert not any(names_of(one.name, side, other) for one in GROUPS["lobes"] for side in SIDES)
-    assert names_of("MedialTemporal", "both", other) == set()
+    assert names_of("MesialTemporal", "both", other) == set()
     assert len(names_of("BasalGanglia", "both", other)) == 8
 
 
 def test_presets_are_chosen_by_name():
     assert groups_of(()) == MAIN
-    assert groups_of(("als", "lobes")) == groups_of(("lobes", "main", "als")) == MAIN + GROUPS["lobes"] + GROUPS["als"]
+    own = tuple(one for one in GROUPS["als"] if one not in GROUPS["lobes"])
+    assert groups_of(("als", "lobes")) == groups_of(("lobes", "main", "als")) == MAIN + GROUPS["lobes"] + own
+    assert len(own) == 3
     names = [one.name for one in groups_of(PRESETS)]
     assert len(names) == len(set(names))
-    assert set(names) | {"Lesion", "Sulcal-CSF"} == set(RESERVED_NAMES)
+    lesion = {f"Lesion{part}" for part in ("", "RimGM", "RimWM", "MirrorGM", "MirrorWM")}
+    assert {*names, *lesion, "Sulcal-CSF"} == set(RESERVED_NAMES)
     cortex, *_, insula = group_records(groups_of(("lobes",)))
     assert cortex == {"Name": "Cortex", "Tissue": "GM", "Structure": "cortex"}
     assert insula["Parts"] == [["insula"]]
     assert "Klein" in insula["Citation"]
+    for record in group_records(groups_of(PRESETS))[len(MAIN) :]:
+        assert record.get("Citation") or record.get("Reason"), record
     with pytest.raises(UsageError, match="no preset 'parkinson'"):
         groups_of(("parkinson",))
+
+
+def test_the_run_tells_which_rows_an_atlas_cannot_give(table):
+    told = missing_note(groups_of(PRESETS), *columns(table))
+    assert "CorticospinalTract (corticospinal_tract, cerebral_peduncle, posterior_limb_of_internal_capsule)" in told
+    assert told.count("(") == 1
+    assert "--atlas" in told
+    assert missing_note(groups_of(("ad", "epilepsy", "lobes")), *columns(table)) == ""
+    # The corpus callosum is one midline structure: its row for both sides is all there can be.
+    without = table[~table["name"].isin(["ctx-lh-insula", "Left-Amygdala", "Right-Amygdala"])]
+    assert "InsularCortex" not in missing_note(groups_of(PRESETS), *columns(without))
+    assert "; Amygdala (amygdala)" in missing_note(groups_of(PRESETS), *columns(without))

@@ -105,18 +105,41 @@ def test_groups_and_an_atlas_laid_over_another(root, tmp_path):
     for ends in ("from-T1w_to-MNI152NLin6Asym", "from-MNI152NLin6Asym_to-T1w"):
         identity = place / f"derivatives/{ANAT}_acq-sodium_from-sodium_to-T1w_mode-image_xfm.txt"
         shutil.copy(identity, anat / f"sub-01_{ends}_mode-image_xfm.txt")
-    out = _run(place, "--atlas", "desikan-killiany", str(image), "--groups", "alzheimer", "als")
+    out = _run(place, "--atlas", "desikan-killiany", str(image), "--regions", "ad", "als")
     (table,) = out.glob("sub-01/anat/*_tsc.tsv")
     values = _values(table)
-    for name in ("FrontTract", "ADSignature", "MedialTemporal", "MotorCortex", "CorpusCallosum", "Cortex"):
+    for name in ("FrontTract", "ADSignature", "MesialTemporal", "MotorCortex", "CorpusCallosum", "Cortex"):
         assert any(key[0] == name for key in values), name
-    assert not any(key[0] == "FrontalLobe" for key in values)
+    assert not any(key[0] == "ParietalLobe" for key in values)
     groups = {group["Name"]: group for group in json.loads(table.with_suffix(".json").read_text())["Groups"]}
     assert "precentral" in str(groups["MotorCortex"]["Parts"])
-    assert "FrontalLobe" not in groups
+    assert "ParietalLobe" not in groups
     before = _values(root / "out" / TABLE.format("01"))
     same = [("Cortex", "both"), ("Hippocampus", "L"), ("CSF", "both"), ("ctx-lh-precentral", "L")]
     assert {key: values[key] for key in same} == pytest.approx({key: before[key] for key in same}, rel=0.01)
+
+
+def test_corrected_maps_are_written_beside_the_others(root, tmp_path):
+    place = _copy(root, tmp_path / "place")
+    out = _run(place, "--pvc", "mg", "rbv", "rl")
+    rows = _rows(out / TABLE.format("01"))
+    assert {row["estimator"] for row in rows} == {"none", "mg"}
+    (cortex,) = (
+        float(row["tsc"]) for row in rows
+        if (row["name"], row["hemisphere"], row["estimator"], row["reference"]) == ("Cortex", "both", "mg", "vials")
+    )  # fmt: skip
+    for space in ("", "_space-T1w"):
+        plain = nib.load(out / f"{ANAT}_acq-sodium{space}_TSCmap.nii.gz")
+        for name, label in (("mg", "_label-GM"), ("rbv", ""), ("rl", "")):
+            path = out / f"{ANAT}_acq-sodium{space}{label}_desc-{name}_TSCmap.nii.gz"
+            image = nib.load(path)
+            assert image.shape == plain.shape
+            found = np.asarray(image.dataobj)
+            assert 0.02 < np.isfinite(found).mean() < 0.5
+            if name == "mg":
+                assert np.nanmedian(found) == pytest.approx(cortex, rel=0.1)  # gaps are no zeros, in any space
+            sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+            assert (sidecar["Units"], sidecar["PartialVolumeCorrection"]["Name"]) == ("mmol/L", name)
 
 
 @pytest.mark.slow
@@ -132,12 +155,14 @@ def test_map_in_a_template_of_ones_own_lies_where_the_template_lies(root, tmp_pa
     image = tmp_path / "tpl-mine_T1w.nii.gz"
     nib.save(nib.Nifti1Image(template.t1w[coarse, coarse, coarse], grid), image)
     place = _copy(root, tmp_path / "place")
-    out = _run(place, "--output-spaces", "MNI152NLin6Asym", str(image), "--sloppy")
+    out = _run(place, "--output-spaces", "MNI152NLin6Asym", str(image), "--sloppy", "--pvc", "labbe", "mg", "rbv")
     first, back = (out / f"{ANAT}_from-{ends}_mode-image_xfm.h5" for ends in ("T1w_to-MNI152NLin6Asym", "T1w_to-mine"))
     points = np.array([[0.0, -20.0, 10.0], [30.0, 20.0, 20.0], [-40.0, -40.0, 0.0], [20.0, -60.0, 40.0]])
     there = points @ stretch[:3, :3].T + stretch[:3, 3]
     assert np.abs(apply_to_points(points, [first]) - apply_to_points(there, [back])).max() < 1.5
-    assert (out / f"{ANAT}_acq-sodium_space-mine_TSCmap.nii.gz").is_file()
+    shape = nib.load(out / f"{ANAT}_acq-sodium_space-mine_TSCmap.nii.gz").shape
+    for end in ("label-GM_desc-mg", "desc-rbv"):
+        assert nib.load(out / f"{ANAT}_acq-sodium_space-mine_{end}_TSCmap.nii.gz").shape == shape
 
 
 @pytest.mark.slow

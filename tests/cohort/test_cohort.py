@@ -11,8 +11,9 @@ from sodium_prep.atlas.groups import MAIN
 from sodium_prep.atlas.tables import RESERVED_NAMES
 from sodium_prep.bids.status import SessionStatus, write_status
 from sodium_prep.cohort import MAIN_REGIONS, compare_groups, gather, main_values, to_tsv, wide_table
-from sodium_prep.cohort.tables import parse_entities, read_tsv
+from sodium_prep.cohort.tables import DESCRIPTIONS, NUMBERS, parse_entities, read_tsv
 from sodium_prep.errors import InputError
+from sodium_prep.regional.table import TABLE_COLUMNS
 from sodium_prep.report.group import group_outputs
 
 TRUTH = {"Cortex": (58.0, 45.0), "WhiteMatter": (41.0, 36.0), "Hippocampus": (47.0, 44.0), "CSF": (88.0, 139.0)}
@@ -224,3 +225,9 @@ def test_entities_of_a_name():
         "1",
         "",
     )
+
+
+def test_every_column_of_the_regional_table_is_known_here():
+    texts = {"name", "hemisphere", "tissue", "estimator", "reference", "flag"}
+    assert set(TABLE_COLUMNS) == texts | set(NUMBERS)
+    assert set(TABLE_COLUMNS) <= set(DESCRIPTIONS)

@@ -194,6 +194,10 @@ def test_full_options_make_valid_bids(tmp_path):
     first, _ = load(root / "sub-01/ses-01/anat/sub-01_ses-01_T1w.nii.gz")
     second, _ = load(root / "sub-01/ses-02/anat/sub-01_ses-02_T1w.nii.gz")
     assert not np.array_equal(first, second)
+    true = root.with_name("full-truth") / "derivatives/sub-01/ses-01/anat"
+    mask, affine = load(true / "sub-01_ses-01_label-lesion_mask.nii.gz")
+    volume_mm3 = mask.sum() * abs(np.linalg.det(affine[:3, :3]))
+    assert volume_mm3 == pytest.approx(4.0 / 3.0 * np.pi * 7.0**3, rel=0.25)  # the head is scaled and warped
     series = collect(root, "01", "01").sodium[0]
     assert series.receive_pair is not None
     assert series.tb1map is not None

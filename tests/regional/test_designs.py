@@ -33,7 +33,7 @@ def head_of_labels(*, lesion=False):
     return out
 
 
-@pytest.mark.parametrize("presets", [(), ("lobes",), ("alzheimer",), ("als", "deepgrey"), PRESETS])
+@pytest.mark.parametrize("presets", [(), ("lobes",), ("ad",), ("als", "deepgrey"), PRESETS])
 def test_every_compartment_is_in_exactly_one_column_of_each_design(presets):
     head = head_of_labels()
     designs = build_designs(head, groups_of(presets))

@@ -1,6 +1,7 @@
 """The regional table on an analytic head: truth, intervals, invariances."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -12,14 +13,15 @@ from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.quant.calibration import CalibrationLine
 from sodium_prep.recon.noise import noise_power_spectrum
 from sodium_prep.regional.designs import build_designs
-from sodium_prep.regional.signals import Signals, regional_signals
+from sodium_prep.regional.signals import PSF_WIDTH, PSF_WIDTH_SD, Signals, regional_signals
 from sodium_prep.regional.table import TABLE_COLUMNS, csf_line, regional_table
 from tests.pvc import heads
 
 COLUMNS = [
     "index", "name", "hemisphere", "tissue", "estimator", "reference", "n_voxels", "volume_mm3", "coverage", "tsc",
     "tsc_stderr_within", "tsc_stderr", "tsc_ci_low", "tsc_ci_high", "tsc_sd", "tsc_median", "gm_fraction",
-    "wm_fraction", "csf_fraction", "spill_in_fraction", "flag",
+    "wm_fraction", "csf_fraction", "spill_in_fraction", "csf_signal_fraction", "asymmetry", "asymmetry_stderr",
+    "mirror_ratio", "mirror_ratio_stderr", "flag",
 ]  # fmt: skip
 RELAXATIONS = {t: tissue_relaxation(t, 3.0) for t in ("GM", "WM", "CSF", "extracerebral")}
 EXACT = {
@@ -49,13 +51,18 @@ def estimate(image, relaxations=RELAXATIONS, **options):
     )
 
 
-@pytest.fixture(scope="module")
-def image():
+@lru_cache
+def exact_image():
     amounts = {
         name: GAIN * heads.TRUTH_MM[name] * float(signal_factor(heads.ACQUISITION, RELAXATIONS[part[0]]))
         for name, part in heads.PARTS.items()
     }
     return heads.analytic_image(amounts, sodium_to_t1w=heads.rigid()) + FLOOR
+
+
+@pytest.fixture(scope="module")
+def image():
+    return exact_image()
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +110,24 @@ def test_concentrations_are_recovered_and_uncorrected_ones_are_not(signals):
     assert pick(rows, "CSF", "both")["tsc_sd"] is None
 
 
+def test_signal_of_csf_is_its_share_of_the_image(image, signals):
+    fluid = {
+        name: GAIN * heads.TRUTH_MM[name] * float(signal_factor(heads.ACQUISITION, RELAXATIONS["CSF"]))
+        if part[0] == "CSF"
+        else 0.0
+        for name, part in heads.PARTS.items()
+    }
+    share = heads.analytic_image(fluid, sodium_to_t1w=heads.rigid()).ravel() / (image - FLOOR).mean()
+    whole = (image - FLOOR).ravel() / (image - FLOOR).mean()
+    expected = (signals.means.weights @ share) / (signals.means.weights @ whole)
+    rows = regional_table(signals, {"vials": LINE})
+    found = np.array([row["csf_signal_fraction"] for row in rows if row["estimator"] == "none"])
+    np.testing.assert_allclose(found, expected, atol=3e-3)
+    assert np.ptp(expected) > 0.5
+    cortex = pick(rows, "cortex", "both")
+    assert cortex["csf_signal_fraction"] > 1.5 * cortex["csf_fraction"]  # fluid outside shines in
+
+
 def test_volume_coverage_and_composition(signals):
     row = pick(regional_table(signals, {"vials": LINE}), "hippocampus-L", "L", "none")
     assert row["volume_mm3"] == pytest.approx(4 / 3 * np.pi * 8 * 14 * 8, rel=5e-3)
@@ -112,7 +137,7 @@ def test_volume_coverage_and_composition(signals):
 
 
 def test_intervals_hold_the_truth_with_noise_and_calibration(image):
-    """Noise in the image, errors of the line: 200 scans, each with a line of its own."""
+    """Noise in the image, errors of line, fractions and PSF: 200 scans, each with a line of its own."""
     base = estimate(image, EXACT, registration_sd_mm=0.0, estimators=("labbe",))
     rng = np.random.default_rng(5)
     found = base.by_estimator["labbe"]
@@ -122,7 +147,8 @@ def test_intervals_hold_the_truth_with_noise_and_calibration(image):
     covered = []
     root = np.linalg.cholesky(LINE.covariance)
     for _ in range(200):
-        drawn = exact + rng.standard_normal(truth.size) * np.sqrt(found.noise_var)
+        drawn = exact + rng.standard_normal(truth.size) * np.sqrt(found.noise_var + found.fraction_var)
+        drawn += found.slopes[PSF_WIDTH] * PSF_WIDTH_SD * rng.standard_normal()
         intercept, slope = np.array([FLOOR, GAIN]) + root @ rng.standard_normal(2)
         line = CalibrationLine(intercept, slope, LINE.covariance)
         scan = replace(base, by_estimator={"labbe": replace(found, values=drawn)})
@@ -240,7 +266,10 @@ def test_relaxation_acts_on_factor_and_psf_together():
     """Both effects of a parameter are added before squaring: opposite ones cancel."""
     one = np.ones(1)
     key = ("GM", "t2star_slow_s")
-    found = Signals(10.0 * one, 0.0 * one, 0.0 * one, {key: 5.0 * one}, one, {key: 0.5 * one}, np.zeros(1, bool))
+    none = np.zeros((1, 1))
+    found = Signals(
+        10.0 * one, 0.0 * one, 0.0 * one, 0.0 * one, {key: 5.0 * one}, one, {key: 0.5 * one}, np.zeros(1, bool), none
+    )
     assert found.signal_sd({key: 1.0}, 0.0)[1][0] == pytest.approx(0.0)
     opposed = replace(found, slopes={key: -5.0 * one})
     assert opposed.signal_sd({key: 1.0}, 0.0)[1][0] == pytest.approx(10.0)

@@ -6,6 +6,7 @@ import pytest
 
 from sodium_prep.report.bibliography import BIBLIOGRAPHY
 from sodium_prep.report.methods import build_methods
+from sodium_prep.settings import ESTIMATORS
 
 EVERYTHING = {
     "software": {"sodium_prep": "1.0", "nipype": "1.11.0", "numpy": "2.3.5"},
@@ -27,7 +28,7 @@ EVERYTHING = {
     "psf": {"kind": "acquisition", "fwhm_mm": {"GM": 5.2, "WM": 5.24}},
     "relaxation": {"field_strength_t": 7.0, "sources": ["Niesporek et al., MAGMA 2017 (7 T)"]},
     "calibration": {"references": ["vials", "CSF"], "n_vials": 4, "intercept": "free"},
-    "regional": {"estimators": ["none", "labbe", "gtm", "kspace"], "free_csf": True, "noise_covariance": True},
+    "regional": {"estimators": [*ESTIMATORS], "free_csf": True, "noise_covariance": True},
     "comparison": {"covariates": ["age", "sex"]},
 }
 

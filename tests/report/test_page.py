@@ -57,7 +57,7 @@ def _scan(label, text="x"):
     table = PrintedTable(text, text, [text, text], [[text, text]])
     return ScanReport(
         label, [SummaryItem(text, text)], qc, figures, rows, [text], {"psf": "no trajectory is known"},
-        {"registration": [SummaryItem(text, text)]}, {"registration": table}, {"atlas": [text]},
+        {"registration": [SummaryItem(text, text)]}, {"registration": table}, {"atlas": [text]}, [table],
     )  # fmt: skip
 
 
