@@ -281,6 +281,7 @@ def find_eyes(
                 refine_mm=8.0,
                 radius_range_mm=radius_range_mm,
                 reach_mm=4.0,
+                surroundings="tissue",
                 maximum_residual=0.20,
             )
         )

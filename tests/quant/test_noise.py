@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sodium_prep.errors import InputError
-from sodium_prep.quant.geometry import ReferenceGeometry, shape_fraction
+from sodium_prep.quant.geometry import ReferenceGeometry
 from sodium_prep.quant.noise import (
     background_mask,
     bright_objects,
@@ -19,7 +19,7 @@ from sodium_prep.quant.noise import (
     nc_chi_mean,
     nc_chi_sd,
 )
-from tests.quant.fine_grid import grid
+from tests.quant.fine_grid import grid, shape_fraction
 
 SHAPE, AFFINE = grid(64)
 

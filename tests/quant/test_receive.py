@@ -10,10 +10,11 @@ from scipy import ndimage
 from sodium_prep.errors import InputError
 from sodium_prep.quant.b1 import double_angle_b1, relative_b1_plus
 from sodium_prep.quant.detect import rough_head_mask
-from sodium_prep.quant.geometry import ReferenceGeometry, shape_fraction, voxel_centres
+from sodium_prep.quant.geometry import ReferenceGeometry, voxel_centres
 from sodium_prep.quant.noise import background_mask
 from sodium_prep.quant.receive import divide_profile, receive_profile, resample_profile
 from sodium_prep.quant.smooth import smooth_field
+from tests.quant.fine_grid import shape_fraction
 from tests.shared import shared_path
 
 SHAPE = (38, 38, 38)
