@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+from sodium_prep.bids.corrected import intensity_correction
 from sodium_prep.bids.filters import Filters, matches, parse_entities
 from sodium_prep.bids.images import check_available, check_image
 from sodium_prep.bids.records import KSpaceFile, SodiumImage, SodiumRun, SodiumSeries, Source
@@ -191,6 +192,7 @@ def _runs(
         chosen = _choose_source(source, own_images, own_raw)
         checked = tuple(_checked_image(found, bids_dir, protocol, warnings) for found in own_images)
         if chosen == "image":
+            warnings += filter(None, map(_correction_warning, own_images))
             own_raw = [found for found in own_raw if found.path.suffix == ".h5"]
         files = tuple(_checked_kspace(found, bids_dir, protocol) for found in own_raw)
         text = (own_images or own_raw)[0].entities.get("run")
@@ -223,6 +225,17 @@ def _refuse_duplicates(files: Sequence[FoundFile]) -> None:
 def _completed(found: FoundFile, protocol: Mapping[str, Any]) -> Mapping[str, Any]:
     """Protocol of a file whose name, not its sidecar, states the nucleus."""
     return {**protocol, "ResonantNucleus": "23Na"} if found.entities.get("nucleus") == "23Na" else protocol
+
+
+def _correction_warning(found: FoundFile) -> str | None:
+    sign = intensity_correction(found.path, found.metadata)
+    if sign is None:
+        return None
+    return (
+        f"{found.path}: was corrected for intensity before ({sign}). A field that another program estimated and took off "
+        "changes concentrations by as much as it varies between head and vials; calibrate the image as reconstructed, "
+        "unless the same field was taken off the vials."
+    )
 
 
 def _checked_image(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any], warnings: list[str]) -> SodiumImage:

@@ -252,6 +252,16 @@ def predict_concentration(
     return c, np.hypot(noise, calibration), noise, calibration
 
 
+def disagreement(signal: float, one: CalibrationLine, other: CalibrationLine) -> tuple[float, float]:
+    """Difference of one signal's concentration by two lines: relative to the other's, and in standard errors.
+
+    The standard error is that of both lines, taken as independent; the error of the signal is common to both.
+    """
+    (a, _, _, sd_a), (b, _, _, sd_b) = (predict_concentration(signal, 0.0, 1.0, line) for line in (one, other))
+    difference, sd = float(a - b), float(np.hypot(sd_a, sd_b))
+    return difference / float(b), abs(difference) / sd if sd > 0.0 else (float("inf") if difference else 0.0)
+
+
 def fieller_interval(
     signal: ArrayLike, signal_sd: ArrayLike, factor: ArrayLike, line: CalibrationLine, confidence: float = 0.95
 ) -> tuple[Array, Array]:

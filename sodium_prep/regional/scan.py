@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -20,7 +21,7 @@ from sodium_prep.pvc.forward import region_fractions
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.pvc.refine import refine_rigid
-from sodium_prep.quant.calibration import CalibrationLine, internal_reference_line
+from sodium_prep.quant.calibration import CalibrationLine, disagreement, internal_reference_line
 from sodium_prep.quant.detect import find_eyes, find_references, match_references
 from sodium_prep.quant.geometry import Mtf, ReferenceGeometry, voxel_centres
 from sodium_prep.quant.references import (
@@ -45,6 +46,8 @@ EYES_MM: Final = ((-33.0, 62.0, -38.0), (33.0, 62.0, -38.0))
 """About where the eyes lie in MNI152NLin6Asym space."""
 _REFINED_SD_MM: Final = 0.15
 """What a refined registration leaves, at the least, with fractions that are estimates themselves."""
+DISAGREEMENT: Final = 2.5
+"""Standard errors from which on references disagree: among three pairs, chance brings that in 4 % of all scans."""
 _UNKNOWN_CONTENT: Final = Relaxation(0.05, 0.05)
 _EYE_CORE_MM: Final = 6.0
 _CORE_SHARE: Final = 0.95
@@ -119,6 +122,8 @@ class ScanResult:
         What the user should know, one line each.
     refined
         Whether the regional model refined the registration.
+    disagreement
+        Largest disagreement between two references, in standard errors of both; None with fewer than two.
     """
 
     signals: RegionalSignals
@@ -132,6 +137,7 @@ class ScanResult:
     registration_sd_mm: float
     notes: tuple[str, ...]
     refined: bool = False
+    disagreement: float | None = None
 
 
 def nominal_psf(acquisition: Acquisition, affine: Array) -> PsfModel:
@@ -230,6 +236,7 @@ def quantify_scan(
     if "vitreous" in references:
         eyes = _measure_eyes(scan, relaxations["vitreous"], eyes_mm)
         _add_vitreous_line(lines, scan, eyes, relaxations["vitreous"], notes)
+    disagreeing = _compare(signals, lines, notes)
     if not lines:
         notes.append("There is no reference, so nothing is given in mmol/L.")
     tsc, stderr = _maps(scan, compartments, relaxations, lines)
@@ -246,7 +253,26 @@ def quantify_scan(
         registration_sd_mm,
         tuple(notes),
         refined,
+        disagreeing,
     )
+
+
+def _compare(signals: RegionalSignals, lines: Mapping[str, CalibrationLine], notes: list[str]) -> float | None:
+    """Largest disagreement between references in standard errors, with a note for each that is beyond its error."""
+    found = next(reversed(signals.by_estimator.values()))
+    cortex = next(
+        i for i, r in enumerate(signals.regions) if (r.index, r.name, r.hemisphere) == (None, "Cortex", "both")
+    )
+    largest = []
+    for one, other in itertools.combinations(lines, 2):
+        relative, errors = disagreement(float(found.values[cortex]), lines[other], lines[one])
+        largest.append(errors)
+        if errors > DISAGREEMENT:
+            notes.append(
+                f"The references disagree: {other} gives {abs(relative):.0%} {'more' if relative > 0 else 'less'} than "
+                f"{one}, which is {errors:.1f} of their standard errors."
+            )
+    return max(largest, default=None)
 
 
 def expected_eyes(

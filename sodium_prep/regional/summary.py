@@ -173,13 +173,11 @@ def _concentration_metrics(result: ScanResult, primary: str | None) -> dict[str,
             and (row["estimator"], row["reference"]) == (estimator, reference)
         )
 
-    cortex = [tsc("Cortex", reference) for reference in result.lines]
     out: dict[str, float | None] = {}
     if estimator == "labbe":
         out |= {"gm_tsc_mM": tsc("Cortex", primary), "wm_tsc_mM": tsc("WhiteMatter", primary)}
         out["csf_gm_ratio"] = tsc("CSF", primary) / tsc("Cortex", primary)
-    if len(cortex) > 1:
-        out["reference_disagreement"] = float((max(cortex) - min(cortex)) / min(cortex))
+    out["reference_disagreement"] = result.disagreement
     if result.tsc is not None:
         seen = result.tsc[np.isfinite(result.signals.residual)]
         out["negative_fraction"] = float(np.mean(seen < 0.0))

@@ -125,7 +125,9 @@ def test_streaks_do_not_reject_a_good_vial_and_do_not_hide_a_bad_one(streaks, si
     vial = replace(TUBE, radius_mm=9.0)
 
     def measured(geometry, *others):
-        image = streaks + sum(level * blurred_shape(one, SHAPE, AFFINE, MTF) for one, level in ((vial, signal), *others))
+        image = streaks + sum(
+            level * blurred_shape(one, SHAPE, AFFINE, MTF) for one, level in ((vial, signal), *others)
+        )
         return measure_reference(image, AFFINE, geometry, MTF, 17.0)
 
     good = measured(vial)
@@ -145,7 +147,8 @@ def test_tissue_around_an_object_is_not_counted_as_its_signal():
     coarse = radial_mtf(5.0)
     image = 150.0 + 350.0 * blurred_shape(eye, SHAPE, AFFINE, coarse)
     found, counted = (
-        measure_reference(image, AFFINE, eye, coarse, 1.0, reach_mm=4.0, surroundings=kind) for kind in ("tissue", "air")
+        measure_reference(image, AFFINE, eye, coarse, 1.0, reach_mm=4.0, surroundings=kind)
+        for kind in ("tissue", "air")
     )
     assert found.signal == pytest.approx(500.0, rel=1e-3)
     assert counted.signal > 505.0
