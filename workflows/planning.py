@@ -71,6 +71,7 @@ def plan_series(
         files=tuple(run.files[0].path for run in series.runs),
         kspace=kspace,
         acquisition=asdict(facts.acquisition),
+        relaxation=sidecar.relaxation_given(),
         psf_known=facts.psf_known,
         vials=tuple(_vial_fields(vial) for vial in vials),
         vials_placed=placed,

@@ -24,6 +24,8 @@ class SeriesPlan:
         Whether they are k-space.
     acquisition, psf_known
         Fields of :class:`sodium_prep.physics.acquisition.Acquisition`, and whether they suffice for the PSF.
+    relaxation
+        Fields of :class:`sodium_prep.physics.relaxation.Relaxation` that replace the literature's, by tissue.
     vials, vials_placed
         Fields of :class:`sodium_prep.quant.geometry.ReferenceGeometry` each.
     receive_pair
@@ -54,6 +56,7 @@ class SeriesPlan:
     transform: Path | None = None
     proton: Path | None = None
     warnings: tuple[str, ...] = ()
+    relaxation: dict[str, dict[str, Any]] = field(default_factory=dict)
     ran: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -258,6 +261,7 @@ def _quantification(
             groups=list(groups),
             acquisition=plan.acquisition,
             psf_known=plan.psf_known,
+            relaxation=plan.relaxation,
             vials=list(plan.vials),
             vials_placed=plan.vials_placed,
             references=list(references),

@@ -232,9 +232,9 @@ def _correction_warning(found: FoundFile) -> str | None:
     if sign is None:
         return None
     return (
-        f"{found.path}: was corrected for intensity before ({sign}). A field that another program estimated and took off "
-        "changes concentrations by as much as it varies between head and vials; calibrate the image as reconstructed, "
-        "unless the same field was taken off the vials."
+        f"{found.path}: was corrected for intensity before ({sign}). A field that another program estimated and took "
+        "off changes concentrations by as much as it varies between head and vials; calibrate the image as "
+        "reconstructed, unless the same field was taken off the vials."
     )
 
 

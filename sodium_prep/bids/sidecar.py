@@ -19,6 +19,11 @@ its sidecars lack::
     Concentration = 50.0         # mmol/L
     Matrix = "agar"
 
+    [Relaxation.GM]              # in place of the literature's
+    T1 = 0.0405
+    T1Error = 0.002
+    Citation = "our own inversion recovery"
+
 A value in a sidecar goes before the protocol's. Where a sidecar lists ``SodiumReferences``, that list says which
 references were in the scan, and the protocol only fills what an entry of the same ``Label`` lacks.
 """
@@ -40,6 +45,7 @@ from sodium_prep.bids.models import (
     SodiumAcquisition,
     SodiumReference,
     SodiumSidecar,
+    TissueRelaxation,
     aliases,
     validation_message,
 )
@@ -61,6 +67,7 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
     "": (*aliases(SodiumSidecar), "RepetitionTimeExcitation"),
     "SodiumAcquisition": aliases(SodiumAcquisition),
     "SodiumReferences": aliases(SodiumReference),
+    "Relaxation": aliases(TissueRelaxation),
 }
 
 
@@ -192,9 +199,10 @@ def complete_metadata(metadata: Mapping[str, Any], protocol: Mapping[str, Any]) 
     # Both keys name one quantity: a sidecar's RepetitionTime must not lose against the protocol's other spelling.
     if "RepetitionTime" in metadata and "RepetitionTimeExcitation" not in metadata:
         merged.pop("RepetitionTimeExcitation", None)
-    blocks = (protocol.get("SodiumAcquisition"), metadata.get("SodiumAcquisition"))
-    if all(isinstance(block, Mapping) for block in blocks):
-        merged["SodiumAcquisition"] = {**blocks[0], **blocks[1]}  # type: ignore[dict-item]
+    for name in ("SodiumAcquisition", "Relaxation"):
+        blocks = (protocol.get(name), metadata.get(name))
+        if all(isinstance(block, Mapping) for block in blocks):
+            merged[name] = {**blocks[0], **blocks[1]}  # type: ignore[dict-item]
     listed = metadata.get("SodiumReferences")
     if isinstance(listed, list) and all(isinstance(entry, Mapping) for entry in listed):
         by_label = {entry.get("Label"): entry for entry in protocol.get("SodiumReferences", [])}

@@ -33,6 +33,7 @@ class Quantify(Step):
         groups = traits.List(traits.Str, desc="presets of regions that are estimated as one")
         acquisition = traits.Dict(mandatory=True)
         psf_known = traits.Bool(mandatory=True)
+        relaxation = traits.Dict(desc="fields of Relaxation that replace the literature's, by tissue")
         registration_sd_mm = traits.Float(desc="what the registration leaves; a usual value if not given")
         refine = traits.Bool(True, usedefault=True, desc="let the regional model refine the registration")
         psf_fwhm_mm = traits.Float(desc="a Gaussian PSF in place of the computed one")
@@ -64,7 +65,9 @@ class Quantify(Step):
         scan = self._scan(affine)
         eyes = _eyes(labels, affine, table)
         to_sodium = np.linalg.inv(scan.sodium_to_t1w)
-        relaxations = {tissue: tissue_relaxation(tissue, scan.acquisition.field_strength_t) for tissue in TISSUES}
+        given = self.inputs.relaxation or {}
+        field_t = scan.acquisition.field_strength_t
+        relaxations = {tissue: tissue_relaxation(tissue, field_t, given.get(tissue)) for tissue in TISSUES}
         result = quantify_scan(
             scan,
             compartments,

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
+from sodium_prep.physics.relaxation import Relaxation
 from sodium_prep.quant.calibration import CalibrationLine, InterceptMode, fit_calibration
 from sodium_prep.quant.geometry import (
     Array,
@@ -26,7 +27,7 @@ from sodium_prep.quant.geometry import (
     voxel_centres,
 )
 from sodium_prep.quant.noise import measured_voxels
-from sodium_prep.quant.relaxation_error import relaxation_sensitivity
+from sodium_prep.quant.relaxation_error import relaxation_sensitivity, widening
 
 Flag = Literal["ok", "clipped", "poor fit", "weak", "moved", "cut"]
 
@@ -399,8 +400,9 @@ def calibrate_references(
 ) -> CalibrationLine:
     """Calibration line from all usable references.
 
-    ``x_k = c_k f_k``; its error holds the concentration's, and that of the signal factor from relaxation and B1+. A
-    single reference makes a line through the origin, which nothing checks.
+    ``x_k = c_k f_k``; its error holds the concentration's, and that of the signal factor from relaxation and B1+.
+    References of the same relaxation are of one batch: that error is common to them and moves the line, it does not
+    scatter them about it. A single reference makes a line through the origin, which nothing checks.
 
     Parameters
     ----------
@@ -414,10 +416,12 @@ def calibrate_references(
     InputError
         If a usable reference has no concentration or relaxation, or too few are usable (with the reasons).
     """
-    x, x_sd = [], []
     kappas = [1.0] * len(signals) if b1_plus is None else b1_plus
     usable = [(s, k) for s, k in zip(signals, kappas, strict=True) if s.usable]
-    for measured, kappa in usable:
+    n = len(usable)
+    x, own_sd, shared_sd = np.zeros(n), np.zeros(n), np.zeros(n)
+    batches: dict[Relaxation, list[int]] = {}
+    for i, (measured, kappa) in enumerate(usable):
         known = measured.geometry
         if known.concentration_mM is None or known.relaxation is None:
             raise InputError(
@@ -425,9 +429,14 @@ def calibrate_references(
                 f"concentration or relaxation of {measured.label} is not known",
                 "Give Concentration, T1 and T2star of every reference in SodiumReferences",
             )
-        found = relaxation_sensitivity(acquisition, known.relaxation, b1_plus=kappa, b1_plus_sd=b1_plus_sd, n_draws=2)
-        x.append(known.concentration_mM * found.factor)
-        x_sd.append(x[-1] * np.hypot(found.dlnf, known.concentration_sd_mM / max(known.concentration_mM, 1e-12)))
+        batches.setdefault(known.relaxation, []).append(i)
+        found = relaxation_sensitivity(acquisition, known.relaxation, b1_plus=kappa, b1_plus_sd=b1_plus_sd)
+        x[i] = known.concentration_mM * found.factor
+        shared_sd[i] = x[i] * found.dlnf * widening(acquisition, known.relaxation, b1_plus=kappa)
+        own_sd[i] = x[i] * known.concentration_sd_mM / max(known.concentration_mM, 1e-12)
+    for members in batches.values():
+        if len(members) == 1:
+            own_sd[members], shared_sd[members] = np.hypot(own_sd[members], shared_sd[members]), 0.0
     if not usable:
         told = "; ".join(f"{s.label}: {s.reason}" for s in signals) or "none was found"
         raise InputError(
@@ -435,12 +444,17 @@ def calibrate_references(
         )
     if len(usable) == 1 and air is None:
         intercept = "zero"
-    return fit_calibration(
-        x,
-        [s.signal for s, _ in usable],
-        [s.signal_sd for s, _ in usable],
-        x_sd=x_sd,
-        intercept=intercept,
-        air=air,
-        where=where,
-    )
+
+    def fit(at: Array) -> CalibrationLine:
+        values, sds = [s.signal for s, _ in usable], [s.signal_sd for s, _ in usable]
+        return fit_calibration(at, values, sds, x_sd=own_sd, intercept=intercept, air=air, where=where)
+
+    line = fit(x)
+    covariance = line.covariance
+    for members in batches.values():
+        if shared_sd[members].any():
+            step = np.where(np.isin(np.arange(n), members), shared_sd, 0.0)
+            up, down = fit(x + step), fit(x - step)
+            change = 0.5 * np.array([up.intercept - down.intercept, up.slope - down.slope])
+            covariance = covariance + np.outer(change, change)
+    return replace(line, covariance=covariance)

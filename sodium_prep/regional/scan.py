@@ -448,7 +448,7 @@ def _add_vitreous_line(
     values = np.array([eye.signal for eye in usable])
     sd = float(np.hypot(np.sqrt(np.sum([eye.signal_sd**2 for eye in usable])) / len(usable), 0.5 * np.ptp(values)))
     known = INTERNAL_REFERENCES["vitreous"]
-    found = relaxation_sensitivity(scan.acquisition, vitreous, n_draws=2)
+    found = relaxation_sensitivity(scan.acquisition, vitreous)
     spread = float(np.hypot(known.concentration_sd_mM, known.concentration_mM * found.dlnf))
     lines["vitreous"] = internal_reference_line(float(values.mean()), sd, found.factor, known.concentration_mM, spread)
 
@@ -474,7 +474,7 @@ def _maps(
     rest = np.clip(1.0 - total, 0.0, 1.0)
     factor += rest * signal_factor(scan.acquisition, relaxations["extracerebral"], kappa).reshape(-1)
     mean_factor = (factor / np.maximum(total + rest, 1e-6)).reshape(scan.image.shape)
-    spread = relaxation_sensitivity(scan.acquisition, relaxations["GM"], n_draws=2).dlnf
+    spread = relaxation_sensitivity(scan.acquisition, relaxations["GM"]).dlnf
     return tsc_map(scan.image, mean_factor, next(iter(lines.values())), scan.noise.sd, spread)
 
 

@@ -28,7 +28,7 @@ from sodium_prep.pvc.forward import VoxelKernel, push_compartments, region_fract
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.pvc.sensitivity import T2STAR_PARAMETERS, motion_derivatives, transfer_derivatives, transfer_ratios
-from sodium_prep.quant.relaxation_error import relaxation_sensitivity
+from sodium_prep.quant.relaxation_error import relaxation_sensitivity, widening
 from sodium_prep.regional.designs import Design, Region, build_designs, merged_design
 
 Array = NDArray[np.float64]
@@ -234,8 +234,9 @@ def regional_signals(
         else:
             matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
             found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
+    wide = {tissue: widening(acquisition, relaxation) for tissue, relaxation in present.items()}
     sds = {
-        (tissue, p): float(getattr(relaxation, sd)) for tissue, relaxation in present.items() for p, sd in _SDS.items()
+        (t, p): wide[t] * float(getattr(relaxation, sd)) for t, relaxation in present.items() for p, sd in _SDS.items()
     }
     residual = np.where(mask, image - prediction, np.nan).astype(np.float32)
     return RegionalSignals(
@@ -263,7 +264,7 @@ def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tupl
     known: dict[tuple[Tissue, float], tuple[float, dict[str, float]]] = {}
     for row, (tissue, b1) in enumerate(zip(tissues, kappa.tolist(), strict=True)):
         if (tissue, b1) not in known:
-            found = relaxation_sensitivity(scan.acquisition, scan.relaxations[tissue], b1_plus=b1, n_draws=2)
+            found = relaxation_sensitivity(scan.acquisition, scan.relaxations[tissue], b1_plus=b1)
             known[tissue, b1] = (found.factor, found.derivatives)
         factors[row], derivatives = known[tissue, b1]
         for p in _SDS:

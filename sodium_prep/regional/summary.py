@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -102,7 +103,7 @@ def scan_metrics(result: ScanResult, scan: Scan, relaxations: Mapping[Tissue, Re
     Returns
     -------
     Plain values: ``metrics`` by the names of :data:`sodium_prep.report.qc.THRESHOLDS`, ``psf``, ``primary``, ``notes``,
-    ``signal_factors`` (of the tissues at nominal flip angle), what became of the registration.
+    ``signal_factors`` (of the tissues at nominal flip angle), ``relaxation`` as used, what became of the registration.
     """
     signals = result.signals
     primary = next(iter(result.lines), None)
@@ -117,6 +118,7 @@ def scan_metrics(result: ScanResult, scan: Scan, relaxations: Mapping[Tissue, Re
         "psf": _psf_record(scan, relaxations),
         "primary": primary,
         "signal_factors": {tissue: float(signal_factor(scan.acquisition, relaxations[tissue])) for tissue in _TISSUES},
+        "relaxation": {tissue: asdict(relaxation) for tissue, relaxation in relaxations.items()},
         "registration_refined": result.refined,
         "condition": signals.condition,
         "registration_sd_mm": result.registration_sd_mm,

@@ -93,7 +93,7 @@ def csf_line(
         Of CSF.
     """
     signal, sd = signals.reference_signal
-    found = relaxation_sensitivity(acquisition, relaxation, n_draws=2)
+    found = relaxation_sensitivity(acquisition, relaxation)
     spread = float(np.hypot(concentration_sd_mM, concentration_mM * found.dlnf))
     return internal_reference_line(signal, sd, found.factor, concentration_mM, spread)
 

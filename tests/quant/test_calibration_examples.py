@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -35,7 +36,7 @@ from sodium_prep.quant.noise import (
     rician_mean,
 )
 from sodium_prep.quant.receive import divide_profile
-from sodium_prep.quant.relaxation_error import draw_factors, relaxation_sensitivity
+from sodium_prep.quant.relaxation_error import draw_factors, relaxation_sensitivity, widening
 from tests.shared import shared_path
 
 DIGITS = 6e-6  # the examples are printed with six significant digits
@@ -210,6 +211,12 @@ def test_budget():
     relaxation_se = abs(sensitivity) * found.dlnf
     close(relaxation_se, printed["se_relax"])
     close(np.hypot(se, relaxation_se), printed["se_total_delta"])
+
+    # What the derivative does not see of T2* fast: the spread about the stated value, shift included.
+    wide = widening(ACQUISITION, TISSUE)
+    monte_carlo = np.hypot(printed["se_total_mc(4e5,seed1)"], printed["mc_mean"] - 40.0858)
+    assert_allclose(np.hypot(se, wide * relaxation_se), monte_carlo, rtol=0.01)
+    assert widening(ACQUISITION, replace(TISSUE, t2star_fast_sd_s=1e-5)) == 1.0
 
     n = 400_000
     rng = np.random.default_rng(7)

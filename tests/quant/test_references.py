@@ -186,6 +186,34 @@ def test_three_vials_to_millimolar():
         calibrate_references([nameless, *signals[1:]], acquisition)
 
 
+def test_the_relaxation_error_of_a_batch_is_common_to_its_vials(tube_image):
+    """Four vials of one gel do not know its T1 twice as well as one: the line moves as a whole."""
+    acquisition = Acquisition(0.0005, 0.05, 90.0, 3.0, "DA-3DPR", 0.01, (3.6, 3.6, 3.6))
+    gel = Relaxation(0.04, 0.03, t1_sd_s=0.002)
+    found = measure_reference(tube_image, AFFINE, TUBE, MTF, 0.01)
+    levels = np.array([20.0, 40.0, 60.0, 80.0])
+
+    def slope_error(relaxations):
+        vials = [
+            replace(
+                found,
+                signal=10.0 * c * float(signal_factor(acquisition, replace(r, t1_sd_s=0.0))),
+                signal_sd=1e-3,
+                geometry=replace(TUBE, concentration_mM=c, relaxation=r),
+            )
+            for c, r in zip(levels.tolist(), relaxations, strict=True)
+        ]
+        line = calibrate_references(vials, acquisition, intercept="zero")
+        return line.slope_sd / line.slope
+
+    ends = [float(signal_factor(acquisition, replace(gel, t1_s=t1))) for t1 in (0.038, 0.042)]
+    one_gel = abs(np.log(ends[0] / ends[1])) / 2
+    assert slope_error([gel] * 4) == pytest.approx(one_gel, rel=0.02)
+    # Four gels that were measured one by one do average.
+    apart = [replace(gel, t1_sd_s=0.002 + 1e-9 * i) for i in range(4)]
+    assert slope_error(apart) == pytest.approx(one_gel / 2.0, rel=0.05)
+
+
 def test_one_reference_makes_a_line_through_the_origin(tube_image):
     known = replace(TUBE, concentration_mM=50.0, concentration_sd_mM=0.5, relaxation=Relaxation(0.05, 0.05))
     acquisition = Acquisition(0.0005, 0.12, 90.0, 3.0, "DA-3DPR", 0.01, (3.0, 3.0, 3.0))
