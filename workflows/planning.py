@@ -80,6 +80,8 @@ def plan_series(
         receive_pair=series.receive_pair,
         b1_plus=series.tb1map,
         b1_units=str(merged_metadata(series.tb1map).get("Units", "")) if series.tb1map else "",
+        b1_pair=series.tb1dam,
+        b1_pair_facts=_pair_facts(series.tb1dam),
         transform=inputs.precomputed.sodium_to_t1w.get(series.acquisition),
         proton=series.proton,
         warnings=(*inputs.warnings, *facts.assumed, *weighted),
@@ -100,6 +102,15 @@ def plan_series(
             "regional": {"estimators": ["none", *(name for name in settings.pvc if name != "none")]},
         },
     )
+
+
+def _pair_facts(pair: tuple[Path, Path] | None) -> tuple[float, float]:
+    """Smaller flip angle in degrees and repetition time in seconds of a double-angle pair."""
+    if pair is None:
+        return 0.0, 0.0
+    # Checked when the pair was found.
+    known = merged_metadata(pair[0])
+    return float(known["FlipAngle"]), float(known.get("RepetitionTimeExcitation") or known["RepetitionTime"])
 
 
 def _anatomy_ran(inputs: SessionInputs, settings: Settings) -> dict[str, Any]:

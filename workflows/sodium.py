@@ -32,6 +32,8 @@ class SeriesPlan:
         Volume and array coil image.
     b1_plus, b1_units
         Transmit map.
+    b1_pair, b1_pair_facts
+        Images at a flip angle and at twice it, with that angle in degrees and their repetition time in seconds.
     transform
         Given transform of sodium to anatomy.
     proton
@@ -53,6 +55,8 @@ class SeriesPlan:
     receive_pair: tuple[Path, Path] | None = None
     b1_plus: Path | None = None
     b1_units: str = ""
+    b1_pair: tuple[Path, Path] | None = None
+    b1_pair_facts: tuple[float, float] = (0.0, 0.0)
     transform: Path | None = None
     proton: Path | None = None
     warnings: tuple[str, ...] = ()
@@ -276,6 +280,9 @@ def _quantification(
         quant.inputs.psf_fwhm_mm = psf_fwhm_mm
     if plan.b1_plus is not None:
         quant.inputs.b1_plus = str(plan.b1_plus)
+    if plan.b1_pair is not None:
+        quant.inputs.b1_pair = [str(path) for path in plan.b1_pair]
+        quant.inputs.b1_pair_flip_deg, quant.inputs.b1_pair_tr_s = plan.b1_pair_facts
     if not plan.kspace:
         quant.inputs.stored_files = [str(path) for path in plan.files]
     return quant

@@ -294,15 +294,34 @@ def _field_maps(
         lonely = (coils["body"] or coils["head"])[0]
         warnings.append(f"{lonely}: is not used, because its partner with the other coil is missing.")
     pair = (coils["body"][0], coils["head"][0]) if all(coils.values()) else None
-    angles = [one.path for one in sorted(by_suffix["TB1DAM"], key=lambda one: _number(one.entities, "flip") or 0)]
-    if len(angles) not in (0, 2):
-        warnings.append(f"{angles[0]}: is not used, because a double-angle measurement has two images.")
-    dam = (angles[0], angles[1]) if len(angles) == 2 else None
-    if dam:
-        warnings.append(f"{dam[0]}: a double-angle measurement is not used yet; give the transmit field as TB1map.")
+    dam = _double_angle(by_suffix["TB1DAM"], warnings)
+    if dam and maps:
+        warnings.append(f"{dam[0]}: is not used, because {maps[0].name} gives the transmit field.")
+        dam = None
     for path in (*(pair or ()), *maps[:1], *(dam or ())):
         warnings += check_image(path).warnings
     return {"receive_pair": pair, "tb1map": maps[0] if maps else None, "tb1dam": dam}
+
+
+def _double_angle(found: Sequence[FoundFile], warnings: list[str]) -> tuple[Path, Path] | None:
+    """Magnitudes at a flip angle and at twice it, by what their sidecars say."""
+    images = [one for one in found if one.is_magnitude]
+    if len(images) != 2:
+        if found:
+            warnings.append(f"{found[0].path}: is not used, because a double-angle measurement has two images.")
+        return None
+    flips = []
+    for one in images:
+        flip, time = (one.metadata.get(k) for k in ("FlipAngle", "RepetitionTime"))
+        time = one.metadata.get("RepetitionTimeExcitation", time)
+        if not all(isinstance(value, int | float) and value > 0 for value in (flip, time)):
+            raise InputError(one.path, "has no FlipAngle or RepetitionTime in its sidecar", "Give both")
+        flips.append(float(flip or 0.0))
+    (small, first), (large, second) = sorted(zip(flips, (one.path for one in images), strict=True))
+    if abs(large / small - 2.0) > 0.02:
+        problem = f"and {second.name} have flip angles {small:g} and {large:g} degrees, not one twice the other"
+        raise InputError(first, problem, "Correct FlipAngle in their sidecars, or take the pair out of the data set")
+    return first, second
 
 
 def _belongs(found: FoundFile, bids_dir: Path, targets: Sequence[Path]) -> bool:

@@ -30,6 +30,9 @@ class Quantify(Step):
         atlas_table = File(exists=True, mandatory=True)
         b1_plus = File(exists=True, desc="transmit field relative to nominal, any grid")
         b1_units = traits.Str("", usedefault=True)
+        b1_pair = traits.List(File(exists=True), desc="images at a flip angle and at twice it, in place of b1_plus")
+        b1_pair_flip_deg = traits.Float(desc="the smaller of their flip angles")
+        b1_pair_tr_s = traits.Float(desc="their repetition time")
         groups = traits.List(traits.Str, desc="presets of regions that are estimated as one")
         acquisition = traits.Dict(mandatory=True)
         psf_known = traits.Bool(mandatory=True)
@@ -106,6 +109,7 @@ class Quantify(Step):
 
         from sodium_prep.anat.transforms import read_itk_affine
         from sodium_prep.pvc.psf import PsfModel
+        from sodium_prep.quant.b1 import field_on_grid
         from sodium_prep.quant.references import clipped_voxels
         from sodium_prep.regional.scan import Scan, mask_on_grid
 
@@ -119,7 +123,7 @@ class Quantify(Step):
             stored = load_image(path)[0]
             if stored.shape == image.shape:
                 clipped |= clipped_voxels(stored)
-        matrix = read_itk_affine(Path(self.inputs.transform))
+        transmit, matrix = self._transmit_field(), read_itk_affine(Path(self.inputs.transform))
         head = mask_on_grid(load_image(self.inputs.head_mask)[0] > 0, t1w_affine, matrix, image.shape, affine)
         return Scan(
             image,
@@ -130,24 +134,28 @@ class Quantify(Step):
             psf,
             head,
             clipped,
-            self._b1_plus(image.shape, affine),
+            None if transmit is None else field_on_grid(transmit, head, affine, where=Path(self.inputs.in_file).name),
+            0.0 if transmit is None else transmit.relative_sd,
             Path(self.inputs.in_file).name,
         )
 
-    def _b1_plus(self, shape: Any, affine: Any) -> Any:
-        if not self.inputs.b1_plus:
-            return None
-        import numpy as np
-
+    def _transmit_field(self) -> Any:
+        """What was measured of the transmit field, on its own grid; None without a measurement."""
         from sodium_prep.bids.images import load_checked
-        from sodium_prep.quant.b1 import relative_b1_plus
-        from sodium_prep.quant.receive import resample_profile
+        from sodium_prep.physics.relaxation import tissue_relaxation
+        from sodium_prep.quant.b1 import double_angle_field, relative_b1_plus, smooth_transmit_field
 
-        data, map_affine = load_checked(Path(self.inputs.b1_plus))
-        flip = self.inputs.acquisition["flip_angle_deg"]
-        kappa = relative_b1_plus(data, self.inputs.b1_units, nominal_flip_deg=flip, where=self.inputs.b1_plus)
-        # Voxels without a measurement (air) count as nominal, so that they spoil no neighbour.
-        return resample_profile(np.nan_to_num(kappa, nan=1.0), map_affine, shape, affine)
+        if self.inputs.b1_plus:
+            data, affine = load_checked(Path(self.inputs.b1_plus))
+            flip = self.inputs.acquisition["flip_angle_deg"]
+            kappa = relative_b1_plus(data, self.inputs.b1_units, nominal_flip_deg=flip, where=self.inputs.b1_plus)
+            return smooth_transmit_field(kappa, affine, where=self.inputs.b1_plus)
+        if self.inputs.b1_pair:
+            (single, affine), (double, _) = (load_checked(Path(path)) for path in self.inputs.b1_pair)
+            t1_s = tissue_relaxation("GM", self.inputs.acquisition["field_strength_t"]).t1_s
+            facts = (self.inputs.b1_pair_flip_deg, self.inputs.b1_pair_tr_s, t1_s)
+            return double_angle_field(single, double, affine, *facts, where=self.inputs.b1_pair[0])
+        return None
 
     def _write(self, result: Any, scan: Any, relaxations: Any) -> None:
         import numpy as np

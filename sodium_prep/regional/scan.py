@@ -76,6 +76,8 @@ class Scan:
         Saturated voxels of the image as stored.
     b1_plus : (X, Y, Z) or None
         Transmit field relative to nominal.
+    b1_plus_sd
+        Its standard uncertainty.
     where
         The file, for messages.
     """
@@ -89,6 +91,7 @@ class Scan:
     head: NDArray[np.bool_]
     clipped: NDArray[np.bool_]
     b1_plus: NDArray[np.float32] | None = None
+    b1_plus_sd: float = 0.0
     where: str = "sodium image"
 
     def mtf(self, relaxation: Relaxation) -> Mtf:
@@ -219,6 +222,7 @@ def quantify_scan(
         relaxations,
         scan.psf or nominal_psf(scan.acquisition, scan.affine),
         b1_plus=scan.b1_plus,
+        b1_plus_sd=scan.b1_plus_sd,
         estimators=wanted,
         groups=groups,
         registration_sd_mm=registration_sd_mm,
@@ -349,7 +353,7 @@ def _measure(
 
 def _vial_line(scan: Scan, measured: Sequence[ReferenceSignal]) -> CalibrationLine:
     kappa = [1.0 if scan.b1_plus is None else _value_at(scan.b1_plus, scan.affine, m) for m in measured]
-    return calibrate_references(measured, scan.acquisition, b1_plus=kappa, where=scan.where)
+    return calibrate_references(measured, scan.acquisition, b1_plus=kappa, b1_plus_sd=scan.b1_plus_sd, where=scan.where)
 
 
 def _value_at(volume: NDArray[np.float32], affine: Array, measured: ReferenceSignal) -> float:

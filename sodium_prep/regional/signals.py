@@ -37,6 +37,7 @@ EstimatorName = Literal["none", "gtm", "labbe"]
 REGISTRATION_SD_MM: Final = 0.3
 """Standard deviation assumed of each shift, and of each rotation at 60 mm."""
 _SDS: Final = {"t1_s": "t1_sd_s"} | T2STAR_PARAMETERS
+_SLOPES: Final = (*_SDS, "b1_plus")
 Parameter = tuple[Tissue, str]
 
 
@@ -165,6 +166,7 @@ def regional_signals(
     *,
     usable: NDArray[np.bool_] | None = None,
     b1_plus: NDArray[np.floating] | None = None,
+    b1_plus_sd: float = 0.0,
     estimators: Sequence[EstimatorName] = ("none", "gtm", "labbe"),
     groups: Sequence[Group] = MAIN,
     registration_sd_mm: float = REGISTRATION_SD_MM,
@@ -188,6 +190,8 @@ def regional_signals(
         Where the image holds data; everywhere finite if not given.
     b1_plus : (X, Y, Z)
         Transmit field relative to nominal; nominal if not given.
+    b1_plus_sd
+        Its standard uncertainty, common to all regions of a tissue.
     groups
         Regions that are estimated as one, besides those of the atlas.
     registration_sd_mm
@@ -238,6 +242,7 @@ def regional_signals(
     sds = {
         (t, p): wide[t] * float(getattr(relaxation, sd)) for t, relaxation in present.items() for p, sd in _SDS.items()
     }
+    sds |= {(tissue, "b1_plus"): b1_plus_sd for tissue in present}
     residual = np.where(mask, image - prediction, np.nan).astype(np.float32)
     return RegionalSignals(
         regions, found, means, volumes, composition, _spill_in(scan, means, fits), sds,
@@ -260,14 +265,14 @@ def _composition(
 def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tuple[Array, dict[Parameter, Array]]:
     """Signal factor of regions of one tissue each, and the derivatives of its logarithm."""
     factors = np.ones(len(tissues))
-    slopes = {(t, p): np.zeros(len(tissues)) for t in sorted(set(scan.compartments.tissues)) for p in _SDS}
+    slopes = {(t, p): np.zeros(len(tissues)) for t in sorted(set(scan.compartments.tissues)) for p in _SLOPES}
     known: dict[tuple[Tissue, float], tuple[float, dict[str, float]]] = {}
     for row, (tissue, b1) in enumerate(zip(tissues, kappa.tolist(), strict=True)):
         if (tissue, b1) not in known:
             found = relaxation_sensitivity(scan.acquisition, scan.relaxations[tissue], b1_plus=b1)
             known[tissue, b1] = (found.factor, found.derivatives)
         factors[row], derivatives = known[tissue, b1]
-        for p in _SDS:
+        for p in _SLOPES:
             slopes[tissue, p][row] = derivatives[p]
     return factors, slopes
 

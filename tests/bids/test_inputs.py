@@ -153,11 +153,21 @@ def test_field_maps_go_to_the_series_they_are_intended_for(root):
     body, head = _fmap(root, "acq-body_RB1COR", **intended), _fmap(root, "acq-head_RB1COR", **intended)
     legacy = _fmap(root, "acq-other_TB1map", ResonantNucleus="23Na", IntendedFor=[SODIUM.replace("sub-01/", "", 1)])
     _fmap(root, "TB1map", ResonantNucleus="1H")
-    dam = [_fmap(root, f"flip-{flip}_TB1DAM", ResonantNucleus="23Na") for flip in (1, 2)]
+    facts = {"ResonantNucleus": "23Na", "RepetitionTime": 0.3}
+    dam = [_fmap(root, f"flip-{flip}_TB1DAM", FlipAngle=60 * flip, **facts) for flip in (1, 2)]
     other, sodium = collect(root, "01", "01").sodium
-    assert (sodium.receive_pair, sodium.tb1map, sodium.tb1dam) == ((body, head), legacy, tuple(dam))
+    assert (sodium.receive_pair, sodium.tb1map, sodium.tb1dam) == ((body, head), legacy, None)
     assert (other.receive_pair, other.tb1map, other.tb1dam) == (None, None, tuple(dam))
-    assert "not used yet" in str(collect(root, "01", "01").warnings)
+    assert f"{legacy.name} gives the transmit field" in str(collect(root, "01", "01").warnings)
+    # Which flip is the smaller one is what the sidecars say, whatever the names.
+    swapped = [_fmap(root, f"flip-{flip}_TB1DAM", FlipAngle=180 / flip, **facts) for flip in (1, 2)]
+    assert collect(root, "01", "01").sodium[0].tb1dam == (swapped[1], swapped[0])
+    _fmap(root, "flip-2_TB1DAM", FlipAngle=100, **facts)
+    with pytest.raises(InputError, match="100 and 180 degrees, not one twice the other"):
+        collect(root, "01", "01")
+    _fmap(root, "flip-2_TB1DAM", ResonantNucleus="23Na")
+    with pytest.raises(InputError, match="no FlipAngle"):
+        collect(root, "01", "01")
 
 
 def test_raw_data_of_the_scanner_are_no_hindrance_where_images_are_wanted(root):

@@ -17,7 +17,7 @@ from sodium_prep.physics.relaxation import Relaxation
 from sodium_prep.physics.signal import saturation_factor, signal_factor, t2star_factor
 from sodium_prep.pvc.estimators import gtm
 from sodium_prep.pvc.noise import Noise
-from sodium_prep.quant.b1 import double_angle_b1, echo_time_from_centre
+from sodium_prep.quant.b1 import double_angle_b1
 from sodium_prep.quant.calibration import (
     CalibrationLine,
     fieller_g,
@@ -105,7 +105,11 @@ def test_t2star_mono_csf():
 
 def test_rect_pulse_TE():
     given, printed = case("rect_pulse_TE")
-    close(echo_time_from_centre(given["TE_from_pulse_end"], given["tau_rf"]), printed["TE_from_centre"])
+    # What a rectangular pulse excites at its beginning has decayed longer: on average as from its centre, which is
+    # where the echo time of a sidecar counts from.
+    slow = Relaxation(1.0, 200.0)
+    since = given["TE_from_pulse_end"] + given["tau_rf"] * (np.arange(1000) + 0.5) / 1000
+    close(t2star_factor(since, slow).mean(), t2star_factor(printed["TE_from_centre"], slow))
 
 
 def test_b1plus():
@@ -120,7 +124,7 @@ def test_b1plus():
 
 def test_dam_b1():
     given, printed = case("dam_b1")
-    kappa = double_angle_b1(given["S1"], given["S2"], given["alpha1"])
+    kappa, _ = double_angle_b1(given["S2"] / given["S1"], given["alpha1"])
     close(kappa * given["alpha1"], printed["alpha_true_deg"])
     close(kappa, printed["kappa"])
 

@@ -203,6 +203,12 @@ def test_transmit_field_changes_the_factor_only(image, signals):
         signal_factor(heads.ACQUISITION, RELAXATIONS["GM"], 0.8) / signal_factor(heads.ACQUISITION, RELAXATIONS["GM"])
     )
     assert after.factors[0] / before.factors[0] == pytest.approx(ratio, rel=1e-4)
+    # What the field is known to reaches the error: at 0.8 of 90 degrees the factor still rises with it.
+    unsure = estimate(image, b1_plus=b1, b1_plus_sd=0.05, estimators=("labbe",))
+    rows, wide = (regional_table(one, {"vials": EXACT_LINE}) for one in (found, unsure))
+    gain = wide[0]["tsc_stderr"] ** 2 - rows[0]["tsc_stderr"] ** 2
+    slope = after.log_slopes["GM", "b1_plus"][0]
+    assert gain == pytest.approx((0.05 * slope * (after.values[0] - FLOOR) / (GAIN * after.factors[0])) ** 2, rel=1e-3)
 
 
 def test_region_outside_the_data_is_absent_or_cut(image):
