@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sodium_prep.errors import InputError
+from sodium_prep.quant.noise import bright_objects
 from sodium_prep.quant.receive import local_ratio, resample_profile
 from sodium_prep.quant.smooth import smooth_field
 
@@ -238,6 +239,32 @@ def phase_sensitive_b1(phase_plus: ArrayLike, phase_minus: ArrayLike, nominal_fl
     rising = course if course[-1] > course[0] else -course
     sign = 1.0 if course[-1] > course[0] else -1.0
     return np.asarray(np.interp(sign * nearest, rising, flips, left=np.nan, right=np.nan) / nominal_flip_deg)
+
+
+def smooth_phase_sensitive_field(
+    phase_plus: NDArray[np.floating],
+    phase_minus: NDArray[np.floating],
+    magnitude: NDArray[np.floating],
+    affine: Array,
+    nominal_flip_deg: float,
+    *,
+    where: str = "phase-sensitive pair",
+) -> TransmitField:
+    """Smooth field from :func:`phase_sensitive_b1` where the magnitude stands above the air, weighted by its square.
+
+    Raises
+    ------
+    InputError
+        If the phases are not in radians.
+    """
+    largest = float(np.nanmax(np.abs([phase_plus, phase_minus])))
+    if not 0.1 < largest <= 2.0 * np.pi + 0.01:
+        raise InputError(where, f"its phases reach {largest:.4g}, so they are not radians", "Convert them to radians")
+    kappa = phase_sensitive_b1(phase_plus, phase_minus, nominal_flip_deg)
+    usable = bright_objects(magnitude, affine) & np.isfinite(kappa)
+    return smooth_transmit_field(
+        np.where(usable, kappa, np.nan), affine, np.asarray(magnitude, float) ** 2, where=where
+    )
 
 
 def relative_b1_plus(

@@ -103,7 +103,7 @@ def test_a_map_is_smoothed_and_continued_beyond_what_was_measured():
     exact = smooth_transmit_field(TRUTH, AFFINE)
     # The field of this test falls to a sixth in the corners of the cube; in the head its smooth copy is right to 1.5 %.
     assert_allclose(exact.values[inside], TRUTH[inside], rtol=0.015)
-    assert exact.relative_sd < 0.01
+    assert exact.relative_sd < 0.02
 
 
 def test_what_is_no_transmit_field_is_refused():
