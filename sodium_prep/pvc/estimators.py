@@ -73,6 +73,10 @@ class RegionFit:
         """Change of the values if these are added to the image; (k, m) voxels of the mask -> (n, k)."""
         return self._operator @ gram(self._system.instruments, np.atleast_2d(images))
 
+    def covariance_with(self, other: RegionFit) -> Array:
+        """Covariance with the values of another design for the same image, from noise alone; (n, n of the other)."""
+        return np.asarray(self._operator @ self._system.noise_matrix @ other._operator.T)
+
     def prediction(self, blurred: NDArray[np.float32], membership: Array) -> NDArray[np.float32]:
         """What the model says the image is, in all voxels for which blurred compartments are given."""
         fine = membership @ np.nan_to_num(self.values)

@@ -374,9 +374,7 @@ def _add_csf_line(
     known = INTERNAL_REFERENCES["CSF"]
     try:
         if scan.psf is not None:
-            lines["CSF"] = csf_line(
-                signals, scan.acquisition, relaxations["CSF"], known.concentration_mM, known.concentration_sd_mM
-            )
+            lines["CSF"] = csf_line(signals, known.concentration_mM, known.concentration_sd_mM)
             return
         signal, sd = _ventricle_core(scan, compartments)
         factor = float(signal_factor(scan.acquisition, relaxations["CSF"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -57,6 +57,8 @@ class Signals:
         Signal factor of each region, and change of its logarithm per unit of each relaxation parameter.
     ill_determined : (n,) bool
         The other regions inflate the variance more than 30 times.
+    covariance : (n, n)
+        Of the values within a scan; ``noise_var + registration_var`` is its diagonal.
     """
 
     values: Array
@@ -66,6 +68,7 @@ class Signals:
     factors: Array
     log_slopes: dict[Parameter, Array]
     ill_determined: NDArray[np.bool_]
+    covariance: Array = field(repr=False)
 
     def signal_sd(self, relaxation_sd: Mapping[Parameter, float], intercept: float) -> tuple[Array, Array]:
         """Standard deviations in units of signal: within a scan, and with relaxation, which scans share."""
@@ -75,6 +78,37 @@ class Signals:
             change = self.slopes.get(parameter, 0.0) - (self.values - intercept) * self.log_slopes[parameter]
             shared = shared + (change * sd) ** 2
         return np.sqrt(within), np.sqrt(within + shared)
+
+
+@dataclass(frozen=True)
+class CsfReference:
+    """Signal of CSF as a reference of its own, by least squares.
+
+    Attributes
+    ----------
+    signal
+        Of pure fluid.
+    within_sd
+        From noise and registration.
+    factor
+        Signal factor of CSF at the transmit field there.
+    changes
+        Of the signal by each relaxation parameter through PSF and signal factor together, for one standard deviation:
+        what that parameter does to the slope of the line, in units of signal.
+    covariance : (n,)
+        With the least-squares signals of the regions, from noise and registration.
+    """
+
+    signal: float
+    within_sd: float
+    factor: float
+    changes: dict[Parameter, float]
+    covariance: Array = field(repr=False)
+
+    @property
+    def sd(self) -> float:
+        """From noise, registration and relaxation."""
+        return float(np.sqrt(self.within_sd**2 + sum(change**2 for change in self.changes.values())))
 
 
 @dataclass(frozen=True)
@@ -93,12 +127,12 @@ class RegionalSignals:
         Volume of each region in T1w space.
     composition
         Share of each tissue in the voxels of each region.
-    spill_in : (n,)
-        Part of the signal in the region's voxels that comes from elsewhere.
+    spill_in, csf_signal : (n,)
+        Part of the signal in the region's voxels that comes from elsewhere, and from CSF.
     relaxation_sd
         Standard deviation of each relaxation parameter.
-    reference_signal
-        (signal, standard deviation with relaxation) of the CSF reference: the ventricles merged, all CSF without any.
+    csf_reference
+        The ventricles merged, all CSF without any; None if the head has none.
     misfit, residual_sd, noise_sd, condition
         Of the least-squares fit of the atlas regions; the first three within the brain.
     residual : (X, Y, Z) float32
@@ -113,8 +147,9 @@ class RegionalSignals:
     volumes_mm3: Array = field(repr=False)
     composition: dict[Tissue, Array] = field(repr=False)
     spill_in: Array = field(repr=False)
+    csf_signal: Array = field(repr=False)
     relaxation_sd: dict[Parameter, float] = field(repr=False)
-    reference_signal: tuple[float, float]
+    csf_reference: CsfReference | None
     misfit: float
     residual_sd: float
     noise_sd: float
@@ -229,6 +264,7 @@ def regional_signals(
     fine = designs[0].membership @ np.nan_to_num(first.values)
     prediction = (fine.astype(np.float32) @ blurred).reshape(image.shape)
     composition = _composition(compartments, fractions, means)
+    fluid = _csf_design(compartments)
     found: dict[EstimatorName, Signals] = {}
     for name in estimators:
         if name == "none":
@@ -245,8 +281,8 @@ def regional_signals(
     sds |= {(tissue, "b1_plus"): b1_plus_sd for tissue in present}
     residual = np.where(mask, image - prediction, np.nan).astype(np.float32)
     return RegionalSignals(
-        regions, found, means, volumes, composition, _spill_in(scan, means, fits), sds,
-        _reference_signal(scan, system, sds),
+        regions, found, means, volumes, composition, *_signal_sources(scan, means, fits), sds,
+        None if fluid is None else _csf_reference(scan, system, fits, fluid, fractions, b1_plus, sds),
         first.misfit, first.residual_sd, first.noise_sd, first.condition, residual, prediction,
     )  # fmt: skip
 
@@ -279,41 +315,56 @@ def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tupl
 
 def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float]) -> Signals:
     factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
-    values, noise_var, motion_var, ill = [], [], [], []
+    values, motions, ill, widening = [], [], [], []
     slopes: dict[Parameter, list[Array]] = {}
     for design, fit, misfit in zip(scan.designs, fits, misfits, strict=True):
         columns = list(design.columns)
         values.append(fit.values[columns])
-        noise_var.append(np.diag(fit.covariance)[columns] * max(1.0, misfit))
+        widening.append(np.full(len(columns), np.sqrt(max(1.0, misfit))))
         ill.append(fit.inflation[columns] > ILL_DETERMINED)
         motion, transfer = _responses(scan, design, fit)
-        motion_var.append(motion[columns])
+        motions.append(motion[columns])
         for parameter, change in transfer.items():
             slopes.setdefault(parameter, []).append(change[columns])
     joined = {parameter: np.concatenate(parts) for parameter, parts in slopes.items()}
+    wide = np.concatenate(widening)
+    noise = _joint_covariance(scan.designs, fits) * np.outer(wide, wide)
+    moved = _motion_covariance(np.concatenate(motions), scan.registration_sd_mm)
     return Signals(
-        np.concatenate(values), np.concatenate(noise_var), np.concatenate(motion_var), joined, factors, log_slopes,
-        np.concatenate(ill),
+        np.concatenate(values), np.diag(noise), np.diag(moved), joined, factors, log_slopes, np.concatenate(ill),
+        noise + moved,
     )  # fmt: skip
 
 
+def _joint_covariance(designs: Sequence[Design], fits: Sequence[RegionFit]) -> Array:
+    """Covariance of the regions of all designs from noise."""
+    kept = [list(design.columns) for design in designs]
+    return np.block(
+        [
+            [a.covariance_with(b)[np.ix_(i, j)] for b, j in zip(fits, kept, strict=True)]
+            for a, i in zip(fits, kept, strict=True)
+        ]
+    )
+
+
 def _responses(scan: _Scan, design: Design, fit: RegionFit) -> tuple[Array, dict[Parameter, Array]]:
-    """Variance of the values from misregistration, and their change per unit of each T2* parameter through the PSF."""
+    """Change of the values by motions, as in :func:`_motion_covariance`, and per unit of each T2* parameter."""
     parts = scan.of_tissues(design.membership @ np.nan_to_num(fit.values))
     first, second = motion_derivatives(np.sum(list(parts.values()), axis=0), scan.voxel_mm, scan.centre)
     images = [image[scan.mask] for image in (*first, *second, *transfer_derivatives(parts, scan.ratios))]
     change = fit.response(np.stack(images))
-    variance = _motion_variance(change[:, :6], 0.5 * change[:, 6:12], scan.registration_sd_mm)
-    return variance, {p: -change[:, 12 + i] for i, p in enumerate(scan.ratios)}
+    motion = change[:, :12] * np.repeat([1.0, 0.5], 6)
+    return motion, {p: -change[:, 12 + i] for i, p in enumerate(scan.ratios)}
 
 
-def _motion_variance(linear: Array, square: Array, sd_mm: float) -> Array:
-    """Mean square of ``sum_i (l_i s_i + q_i s_i^2)`` over independent normal motions; (n, 6) -> (n,).
+def _motion_covariance(motion: Array, sd_mm: float) -> Array:
+    """Mean products of ``sum_i (l_i s_i + q_i s_i^2)`` over independent normal motions s; (n, 12), l then q -> (n, n).
 
     Products of two different motions are neglected.
     """
-    even = 2.0 * np.sum(square**2, axis=1) + np.sum(square, axis=1) ** 2
-    return np.asarray(sd_mm**2 * np.sum(linear**2, axis=1) + sd_mm**4 * even)
+    linear, square = motion[:, :6], motion[:, 6:]
+    total = square.sum(axis=1)
+    return np.asarray(sd_mm**2 * linear @ linear.T + sd_mm**4 * (2.0 * square @ square.T + np.outer(total, total)))
 
 
 def _uncorrected(
@@ -325,7 +376,7 @@ def _uncorrected(
         np.asarray(means.weights @ images.reshape(6, -1).T)
         for images in motion_derivatives(prediction, scan.voxel_mm, scan.centre)
     )
-    motion_var = _motion_variance(first, 0.5 * second, scan.registration_sd_mm)
+    moved = _motion_covariance(np.hstack([first, 0.5 * second]), scan.registration_sd_mm)
     total = np.sum(list(composition.values()), axis=0)
     mixed: Array = np.zeros(n)
     slopes: dict[Parameter, Array] = {}
@@ -335,34 +386,69 @@ def _uncorrected(
         mixed = mixed + part
         slopes |= {p: part * slope for p, slope in log_slopes.items() if p[0] == tissue}
     log_mixed = {p: slope / mixed for p, slope in slopes.items()}
-    return Signals(means.values, np.diag(means.covariance), motion_var, {}, mixed, log_mixed, np.zeros(n, bool))
+    return Signals(
+        means.values, np.diag(means.covariance), np.diag(moved), {}, mixed, log_mixed, np.zeros(n, bool),
+        means.covariance + moved,
+    )  # fmt: skip
 
 
-def _spill_in(scan: _Scan, means: RegionMeans, fits: Sequence[RegionFit]) -> Array:
-    """Part of the modelled signal in the voxels of each region that stems from other compartments."""
+def _signal_sources(scan: _Scan, means: RegionMeans, fits: Sequence[RegionFit]) -> tuple[Array, Array]:
+    """Parts of the modelled signal in the voxels of each region: from other compartments, and from CSF anywhere."""
     sent = np.asarray(means.weights @ scan.blurred.T)
-    out, row = np.full(len(scan.regions), np.nan), 0
+    fluid = np.array([tissue == "CSF" for tissue in scan.compartments.tissues])
+    spill, csf, row = *np.full((2, len(scan.regions)), np.nan), 0
     for design, fit in zip(scan.designs, fits, strict=True):
         fine = design.membership @ np.nan_to_num(fit.values)
         for region in design.regions:
-            own = sent[row, list(region.members)] @ fine[list(region.members)]
-            total = sent[row] @ fine
-            out[row] = 1.0 - own / total if total > 0.0 else np.nan
+            from_each = sent[row] * fine
+            total = from_each.sum()
+            if total > 0.0:
+                spill[row] = 1.0 - from_each[list(region.members)].sum() / total
+                csf[row] = from_each[fluid].sum() / total
             row += 1
-    return out
+    return spill, csf
 
 
-def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Parameter, float]) -> tuple[float, float]:
-    """Signal of CSF as its own reference: the ventricles of the atlas as one region, all CSF if it has none."""
-    c = scan.compartments
+def _csf_design(c: Compartments) -> Design | None:
+    """The ventricles of the atlas as one region, all CSF if it has none."""
     fluid = [i for i in c.regions if c.structures[i] == "csf" and c.voxels[i].size]
     if not fluid:
-        return float("nan"), float("nan")
+        return None
     ventricles = [i for i in fluid if "vent" in c.names[i].lower()]
-    region = Region(None, "CSF", "both", "CSF", tuple(ventricles or fluid))
-    design = merged_design(len(c.names), region)
-    fit = system.fit(design.membership)
-    motion, transfer = _responses(scan, design, fit)
-    variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit) + float(motion[0])
-    variance += sum(float(change[0] * sds[p]) ** 2 for p, change in transfer.items())
-    return float(fit.values[0]), float(np.sqrt(variance))
+    return merged_design(len(c.names), Region(None, "CSFReference", "both", "CSF", tuple(ventricles or fluid)))
+
+
+def _csf_reference(
+    scan: _Scan,
+    system: RegionalSystem,
+    fits: Sequence[RegionFit],
+    fluid: Design,
+    fractions: scipy.sparse.csr_matrix,
+    b1_plus: NDArray[np.floating] | None,
+    sds: Mapping[Parameter, float],
+) -> CsfReference:
+    """The fluid as one more region beside all others, so that what they share is known."""
+    region, kappa = fluid.regions[0], 1.0
+    if b1_plus is not None:
+        share = np.asarray(fractions[list(region.members)].sum(axis=0)).reshape(-1)
+        kappa = float(share @ np.asarray(b1_plus, float).reshape(-1) / share.sum())
+    every = replace(
+        scan,
+        designs=[*scan.designs, fluid],
+        regions=(*scan.regions, region),
+        kappa=np.append(scan.kappa, kappa if kappa > 0.0 else 1.0),
+    )
+    all_fits = [*fits, system.fit(fluid.membership)]
+    joint = _corrected(every, all_fits, [fit.misfit for fit in all_fits])
+    value = float(joint.values[-1])
+    changes = {
+        p: sd * float((joint.slopes[p][-1] if p in joint.slopes else 0.0) - value * joint.log_slopes[p][-1])
+        for p, sd in sds.items()
+    }
+    return CsfReference(
+        value,
+        float(np.sqrt(joint.covariance[-1, -1])),
+        float(joint.factors[-1]),
+        changes,
+        joint.covariance[:-1, -1],
+    )
