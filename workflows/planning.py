@@ -73,6 +73,7 @@ def plan_series(
         acquisition=asdict(facts.acquisition),
         relaxation=sidecar.relaxation_given(),
         psf_known=facts.psf_known,
+        n_channels=block.sum_of_squares_channels or 1,
         vials=tuple(_vial_fields(vial) for vial in vials),
         vials_placed=placed,
         acq=series.acquisition or "",

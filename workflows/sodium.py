@@ -24,6 +24,8 @@ class SeriesPlan:
         Whether they are k-space.
     acquisition, psf_known
         Fields of :class:`sodium_prep.physics.acquisition.Acquisition`, and whether they suffice for the PSF.
+    n_channels
+        Channels that an image is the sum of squares of.
     relaxation
         Fields of :class:`sodium_prep.physics.relaxation.Relaxation` that replace the literature's, by tissue.
     vials, vials_placed
@@ -50,6 +52,7 @@ class SeriesPlan:
     psf_known: bool
     vials: tuple[dict[str, Any], ...]
     vials_placed: bool
+    n_channels: int = 1
     acq: str = ""
     suffix: str = "PDw"
     receive_pair: tuple[Path, Path] | None = None
@@ -302,7 +305,7 @@ def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int)
             runs.append(Node(interface, name=f"recon{number}", mem_gb=1.5))
         else:
             interface = sodium.CleanVendorImage(
-                in_file=str(path), acquisition=plan.acquisition, psf_known=plan.psf_known
+                in_file=str(path), acquisition=plan.acquisition, psf_known=plan.psf_known, n_channels=plan.n_channels
             )
             runs.append(Node(interface, name=f"image{number}", mem_gb=0.5))
     image, reports = runs[0], [(runs[0], "report_file")]

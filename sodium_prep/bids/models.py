@@ -91,6 +91,9 @@ class SodiumAcquisition(_Block):
     )
     field_of_view_mm: tuple[_FieldOfView, _FieldOfView, _FieldOfView] | None = Field(default=None, alias="FieldOfView")
     kspace_filter: Literal["none", "hamming", "fermi", "unknown"] | None = Field(default=None, alias="KSpaceFilter")
+    sum_of_squares_channels: Annotated[int, Strict(), Field(ge=2, le=256)] | None = Field(
+        default=None, alias="SumOfSquaresChannels"
+    )
     rf_pulse_duration_s: _PulseDuration | None = Field(default=None, alias="RFPulseDuration")
 
 

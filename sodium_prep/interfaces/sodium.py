@@ -55,6 +55,7 @@ class CleanVendorImage(Step):
         in_file = File(exists=True, mandatory=True, desc="sodium image of the scanner")
         acquisition = traits.Dict(mandatory=True, desc="fields of Acquisition")
         psf_known = traits.Bool(mandatory=True, desc="whether trajectory, readout, resolution and filter are known")
+        n_channels = traits.Int(1, usedefault=True, desc="channels that the image is the sum of squares of")
 
     output_spec = _ImageOutputSpec
 
@@ -65,7 +66,7 @@ class CleanVendorImage(Step):
 
         image, affine = load_checked(Path(self.inputs.in_file))
         known = acquisition_from(self.inputs.acquisition) if self.inputs.psf_known else None
-        cleaned = clean_vendor_image(image, affine, known, self.inputs.in_file)
+        cleaned = clean_vendor_image(image, affine, known, self.inputs.in_file, self.inputs.n_channels)
         save_image(self.out_path("out_file", "sodium.nii"), cleaned.image, affine)
         save_noise(self.out_path("noise_file", "noise.npz"), cleaned.noise_sd, cleaned.noise_psd, image.shape)
         report = {

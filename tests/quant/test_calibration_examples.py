@@ -25,15 +25,7 @@ from sodium_prep.quant.calibration import (
     internal_reference_line,
     predict_concentration,
 )
-from sodium_prep.quant.noise import (
-    correlated_mean_sd,
-    estimate_noise_sd,
-    invert_mean,
-    moment_amplitude,
-    nc_chi_mean,
-    nc_chi_sd,
-    rician_mean,
-)
+from sodium_prep.quant.noise import estimate_noise_sd, nc_chi_mean, nc_chi_sd
 from sodium_prep.quant.receive import divide_profile
 from sodium_prep.quant.relaxation_error import draw_factors, relaxation_sensitivity, widening
 from tests.shared import shared_path
@@ -234,7 +226,7 @@ def test_budget():
 
 def test_rician_mean():
     given, printed = case("rician_mean")
-    mean = rician_mean(given["A_over_sigma"], given["sigma"])
+    mean = nc_chi_mean(given["A_over_sigma"], given["sigma"])
     close(mean, printed["E[M]"])
     close(mean - given["A_over_sigma"], printed["bias"])
     close(nc_chi_sd(given["A_over_sigma"], given["sigma"]), printed["std"])
@@ -247,12 +239,18 @@ def test_ncchi_mean():
 
 def test_moment_correction():
     given, printed = case("moment_correction")
-    close(moment_amplitude(given["M_rms2"], given["sigma"], given["L"]), printed["A"])
+    # The mean square magnitude of that amplitude is the one given.
+    sigma, coils = given["sigma"], given["L"]
+    moments = [law(printed["A"], sigma, coils) for law in (nc_chi_mean, nc_chi_sd)]
+    close(sum(moment**2 for moment in moments), given["M_rms2"])
 
 
 def test_rice_invert_mean():
     given, printed = case("rice_invert_mean")
-    close(invert_mean(given["M"], given["sigma"]), printed["A (0 if M<=1.2533 sigma)"])
+    below, *above = printed["A (0 if M<=1.2533 sigma)"]
+    assert below == 0.0
+    assert given["M"][0] <= nc_chi_mean(0.0, given["sigma"])
+    close(nc_chi_mean(above, given["sigma"]), given["M"][1:])
 
 
 def test_background_sigma():
@@ -281,16 +279,21 @@ def test_b1minus():
 
 def test_roi_se_correlated():
     given, printed = case("roi_se_correlated")
-    volume = given["vox_mm"] ** 3
-    close(
-        correlated_mean_sd(given["sigma_vox"], given["n_vox"], volume, given["noise_fwhm_mm"]),
-        printed["se_corr_large_roi"],
-    )
-    close(correlated_mean_sd(given["sigma_vox"], given["n_vox"], volume, 0.0), printed["se_white"])
-    # The ratio of the variances is the number of independent voxels, which also gives the correlation volume.
-    n_eff = (given["sigma_vox"] / printed["se_corr_large_roi"]) ** 2
-    assert n_eff == pytest.approx(printed["n_eff"], rel=1e-5)
-    assert given["n_vox"] * volume / n_eff == pytest.approx(printed["V_noise_mm3"], rel=1e-5)
+    volume, n = given["vox_mm"] ** 3, 24
+    s = given["noise_fwhm_mm"] / np.sqrt(8.0 * np.log(2.0))
+    # Sampled noise that a Gaussian has smoothed; frequencies beyond the grid's fold back.
+    k = (np.fft.fftfreq(n)[:, None] + np.arange(-3, 4)) / given["vox_mm"]
+    line = np.exp(-4.0 * np.pi**2 * s**2 * k**2).sum(axis=1)
+    spectrum = np.einsum("i,j,k->ijk", line, line, line)
+    every = np.ones((n, n, n), bool)
+    weights = np.full((1, every.size), 1.0 / every.size, np.float32)
+    for colour, printed_se in ((spectrum / spectrum.mean(), "se_corr_large_roi"), (np.ones(every.shape), "se_white")):
+        noise = Noise(np.full(every.shape, given["sigma_vox"], np.float32), colour.astype(np.float32))
+        variance = float(noise.quadratic_form(weights, every)[0, 0])
+        # A whole grid has no edge, so its mean obeys the limit; the printed region is smaller by this many voxels.
+        close(np.sqrt(variance * every.size / given["n_vox"]), printed[printed_se])
+    close(line.max() ** 3 / spectrum.mean() * volume, printed["V_noise_mm3"])
+    close(given["n_vox"] * volume / printed["V_noise_mm3"], printed["n_eff"])
 
 
 def test_gtm_3regions():
