@@ -72,6 +72,9 @@ _Radius = Annotated[_Number, _bounded(0.5, 100, "mm", "Give the inner radius in 
 _Length = Annotated[_Number, _bounded(0.5, 500, "mm", "Give the inner length in millimetres")]
 
 
+_ImageUri = Annotated[str, StringConstraints(pattern=r"^bids::[A-Za-z0-9._+/-]+\.nii(\.gz)?$", max_length=500)]
+
+
 class _Block(BaseModel):
     """Frozen block of our own keys; a key that is not known is more likely misspelt than meant."""
 
@@ -116,12 +119,12 @@ class SodiumReference(_Block):
     radius_mm: _Radius | None = Field(default=None, alias="Radius")
     length_mm: _Length | None = Field(default=None, alias="Length")
     axis: tuple[_Number, _Number, _Number] | None = Field(default=None, alias="Axis")
-    mask: Any = Field(default=None, alias="Mask")
+    mask: _ImageUri | None = Field(default=None, alias="Mask")
 
     @model_validator(mode="after")
     def _consistent(self) -> SodiumReference:
-        if self.mask is not None:
-            raise _fault("has a Mask, which is not read yet", "Give CentreRAS and Radius in its place")
+        if self.mask is not None and self.centre_ras_mm is not None:
+            raise _fault("has a Mask and a CentreRAS", "Give one of them")
         if (self.centre_ras_mm is None) != (self.radius_mm is None):
             raise _fault("has only one of CentreRAS and Radius", "Give both, or none")
         if (self.length_mm is None) != (self.axis is None):

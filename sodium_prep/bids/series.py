@@ -13,7 +13,7 @@ from sodium_prep.bids.corrected import intensity_correction
 from sodium_prep.bids.filters import Filters, matches, parse_entities
 from sodium_prep.bids.images import check_available, check_image
 from sodium_prep.bids.records import KSpaceFile, SodiumImage, SodiumRun, SodiumSeries, Source
-from sodium_prep.bids.sidecar import check_references, load_sidecar, merged_metadata
+from sodium_prep.bids.sidecar import SodiumSidecar, check_references, load_sidecar, merged_metadata, place_by_masks
 from sodium_prep.errors import InputError
 
 SourceChoice = Literal["auto", "image", "kspace"]
@@ -227,6 +227,11 @@ def _completed(found: FoundFile, protocol: Mapping[str, Any]) -> Mapping[str, An
     return {**protocol, "ResonantNucleus": "23Na"} if found.entities.get("nucleus") == "23Na" else protocol
 
 
+def _loaded(found: FoundFile, protocol: Mapping[str, Any], bids_dir: Path) -> SodiumSidecar:
+    sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
+    return place_by_masks(sidecar, found.path, bids_dir)
+
+
 def _correction_warning(found: FoundFile) -> str | None:
     sign = intensity_correction(found.path, found.metadata)
     if sign is None:
@@ -239,7 +244,7 @@ def _correction_warning(found: FoundFile) -> str | None:
 
 
 def _checked_image(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any], warnings: list[str]) -> SodiumImage:
-    sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
+    sidecar = _loaded(found, protocol, bids_dir)
     image = check_image(found.path)
     check_references(sidecar.references, found.path, image)
     warnings += image.warnings
@@ -259,7 +264,7 @@ def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any
     with found.path.open("rb") as stream:
         if stream.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
             raise InputError(found.path, "is not an HDF5 file", "Convert the raw data to ISMRMRD again")
-    sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
+    sidecar = _loaded(found, protocol, bids_dir)
     check_references(sidecar.references, found.path)
     return KSpaceFile(found.path, sidecar, _number(found.entities, "echo"))
 

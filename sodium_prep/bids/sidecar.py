@@ -39,7 +39,7 @@ from typing import Any, Final
 import numpy as np
 from pydantic import ValidationError
 
-from sodium_prep.bids.images import CheckedImage, check_available
+from sodium_prep.bids.images import CheckedImage, check_available, load_checked
 from sodium_prep.bids.models import (
     AcquisitionFacts,
     SodiumAcquisition,
@@ -50,6 +50,8 @@ from sodium_prep.bids.models import (
     validation_message,
 )
 from sodium_prep.errors import InputError
+from sodium_prep.quant.detect import LEAST_FILL, geometry_from_mask, mask_fill
+from sodium_prep.quant.geometry import ReferenceGeometry
 
 __all__ = [
     "AcquisitionFacts",
@@ -60,6 +62,7 @@ __all__ = [
     "load_protocol",
     "load_sidecar",
     "merged_metadata",
+    "place_by_masks",
     "read_json",
 ]
 
@@ -243,3 +246,41 @@ def check_references(references: tuple[SodiumReference, ...], where: Path, image
             centre = ", ".join(f"{value:g}" for value in vial.centre_ras_mm)
             problem = f"the reference {vial.label} at ({centre}) mm lies outside the image {image.path.name}"
             raise InputError(where, problem, "Give CentreRAS in scanner millimetres (RAS+), or leave it out")
+
+
+def place_by_masks(sidecar: SodiumSidecar, where: Path, root: Path) -> SodiumSidecar:
+    """References with a ``Mask`` get centre, radius, length and axis of the ball or cylinder that it shows.
+
+    Parameters
+    ----------
+    where
+        File that the message names.
+    root
+        Folder of the data set, within which the masks must lie.
+    """
+    placed = []
+    for reference in sidecar.references:
+        if reference.mask is None:
+            placed.append(reference)
+            continue
+        shape = _mask_geometry(reference, where, root)
+        axis = None if shape.length_mm is None else shape.axis
+        known = {"centre_ras_mm": shape.centre_mm, "radius_mm": shape.radius_mm, "length_mm": shape.length_mm}
+        placed.append(reference.model_copy(update={**known, "axis": axis, "mask": None}))
+    return sidecar.model_copy(update={"references": tuple(placed)})
+
+
+def _mask_geometry(reference: SodiumReference, where: Path, root: Path) -> ReferenceGeometry:
+    path = (root / str(reference.mask).removeprefix("bids::")).resolve()
+    if not path.is_relative_to(root.resolve()) or not path.is_file():
+        raise InputError(where, f"the Mask {reference.mask} of {reference.label} is not there", "Correct the URI")
+    data, affine = load_checked(path)
+    if not np.isin(data, (0, 1)).all():
+        raise InputError(path, "has other values than 0 and 1", "Give a mask")
+    try:
+        shape, fill = geometry_from_mask(data > 0, affine, reference.label), mask_fill(data > 0, affine)
+    except ValueError:
+        fill = 0.0
+    if fill < LEAST_FILL:
+        raise InputError(path, "does not show a ball or cylinder", "Draw the inside of the vial, or give CentreRAS")
+    return shape

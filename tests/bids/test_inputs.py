@@ -300,3 +300,30 @@ def test_only_the_participant_asked_for_is_opened(root):
     (root / "derivatives/x/dataset_description.json").write_text("{")
     inputs = collect(root, "01", "01")
     np.testing.assert_allclose(inputs.anat.image.affine, study.affine())
+
+
+def test_a_mask_gives_a_vial_its_place_and_size(root):
+    grid = np.moveaxis(np.indices((70, 70, 100)), 0, -1)
+    tube = (np.hypot(*(grid[..., :2] - [40.0, 36.0]).T).T < 9.0) & (np.abs(grid[..., 2] - 60.0) < 30.0)
+    vials = [
+        vial | {"Mask": f"bids::sub-01/ses-01/anat/{vial['Label']}.nii.gz"}
+        for vial in study.SIDECAR["SodiumReferences"]
+    ]
+    for vial in vials:
+        vial.pop("CentreRAS", None), vial.pop("Radius", None)
+        matrix = np.eye(4)
+        matrix[:3, 3] = [-20.0, -10.0, -30.0]
+        study.put_image(root / vial["Mask"].removeprefix("bids::"), tube.astype(np.uint8), matrix)
+    study.put_sodium(root, SodiumReferences=vials)
+    for reference in collect(root, "01", "01").sodium[0].runs[0].sidecar.references:
+        assert reference.centre_ras_mm == pytest.approx((20.0, 26.0, 30.0), abs=0.3)
+        assert reference.radius_mm == pytest.approx(9.0, abs=0.2)
+        assert reference.length_mm == pytest.approx(60.0, abs=2.0)
+        assert np.abs(reference.axis) == pytest.approx((0.0, 0.0, 1.0), abs=0.01)
+    path = root / vials[0]["Mask"].removeprefix("bids::")
+    study.put_image(path, (np.roll(tube, 30, axis=1) | tube).astype(np.uint8), matrix)
+    with pytest.raises(InputError, match="ball or cylinder"):
+        collect(root, "01", "01")
+    study.put_image(path, 2 * tube.astype(np.uint8), matrix)
+    with pytest.raises(InputError, match="0 and 1"):
+        collect(root, "01", "01")
