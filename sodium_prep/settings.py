@@ -12,12 +12,14 @@ from sodium_prep.errors import UsageError
 
 Estimator = Literal["none", "gtm", "labbe"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
+ReceiveProfile = Literal["auto", "pair", "reciprocity", "fit", "none"]
 ReconMethod = Literal["auto", "gridding", "vendor"]
 Registration = Literal["ants", "greedy"]
 GroupPreset = Literal["main", "lobes", "alzheimer", "als", "deepgrey"]
 
 ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe")
 CHECKS: tuple[Check, ...] = ("sides",)
+RECEIVE_PROFILES: tuple[ReceiveProfile, ...] = ("auto", "pair", "reciprocity", "fit", "none")
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
 Check = Literal["sides"]
 GROUP_PRESETS: tuple[GroupPreset, ...] = ("main", "lobes", "alzheimer", "als", "deepgrey")
@@ -55,6 +57,10 @@ class Settings(BaseModel):
         Reconstruction of k-space and the window applied to it.
     reference
         References to report; each that the data allow gives its own rows.
+    receive_profile
+        Where the receive profile comes from; auto takes the pair of coils where there is one.
+    air_point
+        Take the air of a real image as a reference without sodium.
     pvc
         Estimators of regional concentration to report.
     psf_fwhm_mm
@@ -92,6 +98,8 @@ class Settings(BaseModel):
     recon: ReconMethod = "auto"
     recon_filter: Literal["none", "hamming"] = "none"
     reference: tuple[ReferenceName, ...] = REFERENCES
+    receive_profile: ReceiveProfile = "auto"
+    air_point: bool = False
     pvc: tuple[Estimator, ...] = ESTIMATORS
     psf_fwhm_mm: float | None = Field(default=None, gt=0.0, lt=100.0)
     atlas: tuple[str, ...] = Field(default=("desikan-killiany",), min_length=1)

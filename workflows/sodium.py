@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+ReceiveMethod = Literal["pair", "reciprocity", "fit", "none"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class SeriesPlan:
         Fields of :class:`sodium_prep.physics.relaxation.Relaxation` that replace the literature's, by tissue.
     vials, vials_placed
         Fields of :class:`sodium_prep.quant.geometry.ReferenceGeometry` each.
-    receive_pair
-        Volume and array coil image.
+    receive, receive_pair
+        Where the receive profile comes from; volume and array coil image.
+    air_point
+        Whether air is a reference without sodium.
     b1_plus, b1_units
         Transmit map.
     b1_pair, b1_pair_facts
@@ -55,7 +59,9 @@ class SeriesPlan:
     n_channels: int = 1
     acq: str = ""
     suffix: str = "PDw"
+    receive: ReceiveMethod = "none"
     receive_pair: tuple[Path, Path] | None = None
+    air_point: bool = False
     b1_plus: Path | None = None
     b1_units: str = ""
     b1_pair: tuple[Path, Path] | None = None
@@ -273,22 +279,28 @@ def _quantification(
             vials_placed=plan.vials_placed,
             references=list(references),
             estimators=list(estimators),
-            b1_units=plan.b1_units,
             refine=plan.transform is None,
+            fit_receive=plan.receive == "fit",
+            air_point=plan.air_point,
         ),
         name="quantify",
         mem_gb=2.5,
     )
     if psf_fwhm_mm is not None:
         quant.inputs.psf_fwhm_mm = psf_fwhm_mm
-    if plan.b1_plus is not None:
-        quant.inputs.b1_plus = str(plan.b1_plus)
-    if plan.b1_pair is not None:
-        quant.inputs.b1_pair = [str(path) for path in plan.b1_pair]
-        quant.inputs.b1_pair_flip_deg, quant.inputs.b1_pair_tr_s = plan.b1_pair_facts
+    _give_transmit_field(quant, plan)
     if not plan.kspace:
         quant.inputs.stored_files = [str(path) for path in plan.files]
     return quant
+
+
+def _give_transmit_field(node: Any, plan: SeriesPlan) -> None:
+    """Set the inputs of a step that reads the transmit field."""
+    if plan.b1_plus is not None:
+        node.inputs.b1_plus, node.inputs.b1_units = str(plan.b1_plus), plan.b1_units
+    if plan.b1_pair is not None:
+        node.inputs.b1_pair = [str(path) for path in plan.b1_pair]
+        node.inputs.b1_pair_flip_deg, node.inputs.b1_pair_tr_s = plan.b1_pair_facts
 
 
 def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int) -> tuple[Any, list[tuple[Any, str]]]:
@@ -323,6 +335,12 @@ def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int)
         workflow.connect([(image, receive, [("out_file", "in_file"), ("noise_file", "noise_file")])])
         image = receive
         reports.append((receive, "report_file"))
+    elif plan.receive == "reciprocity":
+        same = Node(sodium.CorrectReceiveByTransmit(acquisition=plan.acquisition), name="receive", mem_gb=0.5)
+        _give_transmit_field(same, plan)
+        workflow.connect([(image, same, [("out_file", "in_file"), ("noise_file", "noise_file")])])
+        image = same
+        reports.append((same, "report_file"))
     return image, reports
 
 

@@ -8,13 +8,13 @@ from typing import Any
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
-from sodium_prep.interfaces.sodium import acquisition_from, load_noise
+from sodium_prep.interfaces.sodium import TransmitInputSpec, acquisition_from, load_noise, transmit_field
 
 
 class Quantify(Step):
     """Calibration by every reference, regional signals through the acquisition, table and maps."""
 
-    class input_spec(StepInputSpec):
+    class input_spec(TransmitInputSpec):
         in_file = File(exists=True, mandatory=True, desc="sodium image, native grid")
         noise_file = File(exists=True, mandatory=True)
         stored_files = traits.List(File(exists=True), desc="images as the scanner stored them, for clipping")
@@ -28,17 +28,13 @@ class Quantify(Step):
         lesion = File(exists=True)
         labels = File(exists=True, mandatory=True)
         atlas_table = File(exists=True, mandatory=True)
-        b1_plus = File(exists=True, desc="transmit field relative to nominal, any grid")
-        b1_units = traits.Str("", usedefault=True)
-        b1_pair = traits.List(File(exists=True), desc="images at a flip angle and at twice it, in place of b1_plus")
-        b1_pair_flip_deg = traits.Float(desc="the smaller of their flip angles")
-        b1_pair_tr_s = traits.Float(desc="their repetition time")
         groups = traits.List(traits.Str, desc="presets of regions that are estimated as one")
-        acquisition = traits.Dict(mandatory=True)
         psf_known = traits.Bool(mandatory=True)
         relaxation = traits.Dict(desc="fields of Relaxation that replace the literature's, by tissue")
         registration_sd_mm = traits.Float(desc="what the registration leaves; a usual value if not given")
         refine = traits.Bool(True, usedefault=True, desc="let the regional model refine the registration")
+        fit_receive = traits.Bool(False, usedefault=True, desc="fit the receive profile with whole structures")
+        air_point = traits.Bool(False, usedefault=True, desc="air is a reference without sodium")
         psf_fwhm_mm = traits.Float(desc="a Gaussian PSF in place of the computed one")
         vials = traits.List(traits.Dict, mandatory=True, desc="fields of ReferenceGeometry")
         vials_placed = traits.Bool(mandatory=True)
@@ -81,6 +77,8 @@ class Quantify(Step):
             references=self.inputs.references,
             estimators=self.inputs.estimators,
             refine=self.inputs.refine,
+            fit_receive=self.inputs.fit_receive,
+            air_point=self.inputs.air_point,
             groups=groups_of(list(self.inputs.groups or [])),
             **({"registration_sd_mm": sd} if isdefined(sd := self.inputs.registration_sd_mm) else {}),
         )
@@ -123,7 +121,7 @@ class Quantify(Step):
             stored = load_image(path)[0]
             if stored.shape == image.shape:
                 clipped |= clipped_voxels(stored)
-        transmit, matrix = self._transmit_field(), read_itk_affine(Path(self.inputs.transform))
+        transmit, matrix = transmit_field(self.inputs), read_itk_affine(Path(self.inputs.transform))
         head = mask_on_grid(load_image(self.inputs.head_mask)[0] > 0, t1w_affine, matrix, image.shape, affine)
         return Scan(
             image,
@@ -138,24 +136,6 @@ class Quantify(Step):
             0.0 if transmit is None else transmit.relative_sd,
             Path(self.inputs.in_file).name,
         )
-
-    def _transmit_field(self) -> Any:
-        """What was measured of the transmit field, on its own grid; None without a measurement."""
-        from sodium_prep.bids.images import load_checked
-        from sodium_prep.physics.relaxation import tissue_relaxation
-        from sodium_prep.quant.b1 import double_angle_field, relative_b1_plus, smooth_transmit_field
-
-        if self.inputs.b1_plus:
-            data, affine = load_checked(Path(self.inputs.b1_plus))
-            flip = self.inputs.acquisition["flip_angle_deg"]
-            kappa = relative_b1_plus(data, self.inputs.b1_units, nominal_flip_deg=flip, where=self.inputs.b1_plus)
-            return smooth_transmit_field(kappa, affine, where=self.inputs.b1_plus)
-        if self.inputs.b1_pair:
-            (single, affine), (double, _) = (load_checked(Path(path)) for path in self.inputs.b1_pair)
-            t1_s = tissue_relaxation("GM", self.inputs.acquisition["field_strength_t"]).t1_s
-            facts = (self.inputs.b1_pair_flip_deg, self.inputs.b1_pair_tr_s, t1_s)
-            return double_angle_field(single, double, affine, *facts, where=self.inputs.b1_pair[0])
-        return None
 
     def _write(self, result: Any, scan: Any, relaxations: Any) -> None:
         import numpy as np

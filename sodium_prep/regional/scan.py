@@ -20,10 +20,13 @@ from sodium_prep.pvc.compartments import Compartments
 from sodium_prep.pvc.forward import region_fractions
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
+from sodium_prep.pvc.receive_fit import fit_receive_profile
 from sodium_prep.pvc.refine import refine_rigid
 from sodium_prep.quant.calibration import CalibrationLine, disagreement, internal_reference_line
 from sodium_prep.quant.detect import find_eyes, find_references, match_references
 from sodium_prep.quant.geometry import Mtf, ReferenceGeometry, voxel_centres
+from sodium_prep.quant.noise import background_mask, measure_floor
+from sodium_prep.quant.receive import divide_profile
 from sodium_prep.quant.references import (
     INTERNAL_REFERENCES,
     ReferenceSignal,
@@ -127,6 +130,8 @@ class ScanResult:
         Whether the regional model refined the registration.
     disagreement
         Largest disagreement between two references, in standard errors of both; None with fewer than two.
+    receive_fitted
+        Whether a receive profile was fitted and taken off.
     """
 
     signals: RegionalSignals
@@ -141,6 +146,7 @@ class ScanResult:
     notes: tuple[str, ...]
     refined: bool = False
     disagreement: float | None = None
+    receive_fitted: bool = False
 
 
 def nominal_psf(acquisition: Acquisition, affine: Array) -> PsfModel:
@@ -167,6 +173,8 @@ def quantify_scan(
     estimators: Sequence[EstimatorName],
     groups: Sequence[Group] = MAIN,
     refine: bool = True,
+    fit_receive: bool = False,
+    air_point: bool = False,
     registration_sd_mm: float = REGISTRATION_SD_MM,
 ) -> ScanResult:
     """Estimate regional signals, calibrate by every reference there is, and make table and maps.
@@ -185,6 +193,10 @@ def quantify_scan(
         Regions that are estimated as one, besides those of the atlas.
     refine
         Let the regional model refine the registration, where the PSF is known.
+    fit_receive
+        Fit the receive profile with the signals of whole structures, where the PSF is known, and take it off.
+    air_point
+        Make the mean of air a point of the vials' line, where the air has zero mean.
     registration_sd_mm
         Standard deviation of each rigid motion of the registration as given.
 
@@ -202,7 +214,10 @@ def quantify_scan(
             "The point spread function is not known: no value is corrected for partial volume. Give ReadoutDuration, "
             "NominalResolution and KSpaceFilter (sidecar or --protocol), or --psf."
         )
-    refined = False
+    given = scan
+    if fit_receive:
+        scan = _without_receive_profile(scan, compartments, relaxations, bool(vials) and "vials" in references, notes)
+    receive_fitted, refined = scan is not given, False
     if refine and scan.psf is not None:
         found = refine_rigid(
             scan.image, scan.affine, scan.noise, compartments, scan.sodium_to_t1w, relaxations, scan.psf
@@ -230,7 +245,8 @@ def quantify_scan(
     lines: dict[str, CalibrationLine] = {}
     measured = _measure_vials(scan, vials, vials_placed, eyes_mm, notes) if "vials" in references else ()
     if measured:
-        lines["vials"] = _vial_line(scan, measured)
+        air = _air(scan, measured, notes) if air_point else None
+        lines["vials"] = _vial_line(scan, measured, air)
         notes += [f"{m.label} is not used: {m.reason}." for m in measured if not m.usable]
         if sum(m.usable for m in measured) == 1:
             notes.append("One vial only: its line goes through the origin, and nothing checks it.")
@@ -258,6 +274,7 @@ def quantify_scan(
         tuple(notes),
         refined,
         disagreeing,
+        receive_fitted,
     )
 
 
@@ -351,9 +368,54 @@ def _measure(
     )
 
 
-def _vial_line(scan: Scan, measured: Sequence[ReferenceSignal]) -> CalibrationLine:
+def _without_receive_profile(
+    scan: Scan, compartments: Compartments, relaxations: Mapping[Tissue, Relaxation], vials: bool, notes: list[str]
+) -> Scan:
+    if scan.psf is None:
+        notes.append("The receive profile is not fitted: that needs the point spread function.")
+        return scan
+    found = fit_receive_profile(
+        scan.image, scan.affine, scan.noise, compartments, scan.sodium_to_t1w, relaxations, scan.psf
+    )
+    if not found.converged:
+        notes.append("The receive profile is not removed: its fit found no end.")
+        return scan
+    inside = found.values[found.fitted]
+    notes.append(
+        f"The receive profile was fitted to the image, from {inside.min():.2f} to {inside.max():.2f} over the head; a "
+        "gradient of concentration over the whole brain is taken for field."
+    )
+    if vials:
+        notes.append("The vials lie beyond the fitted profile, which is continued level to them: trust CSF more.")
+    corrected, sd = divide_profile(scan.image, scan.noise.sd, found.values)
+    return replace(scan, image=corrected, noise=Noise(sd, scan.noise.spectrum))
+
+
+def _air(scan: Scan, measured: Sequence[ReferenceSignal], notes: list[str]) -> tuple[float, float] | None:
+    """Mean of air with its standard error, if it is the floor that lies under the vials too."""
+    try:
+        air = background_mask(scan.image, scan.affine, scan.head, where=scan.where)
+    except InputError as error:
+        notes.append(f"Air is no reference: {error.problem}.")
+        return None
+    if measure_floor(scan.image, air).law != "zero-mean":
+        notes.append("Air is no reference: its floor is not there underneath the vials. That needs a real image.")
+        return None
+    weights = np.full((1, int(air.sum())), 1.0 / air.sum(), np.float32)
+    sd = float(np.sqrt(scan.noise.quadratic_form(weights, air)[0, 0]))
+    # The mean of all air says less of one vial's place than its noise does: so much do surroundings differ.
+    left = [m.background for m in measured if m.usable]
+    notes.append("Air is a point of the calibration line.")
+    return float(scan.image[air].mean(dtype=np.float64)), float(np.hypot(sd, np.std(left) if left else 0.0))
+
+
+def _vial_line(
+    scan: Scan, measured: Sequence[ReferenceSignal], air: tuple[float, float] | None = None
+) -> CalibrationLine:
     kappa = [1.0 if scan.b1_plus is None else _value_at(scan.b1_plus, scan.affine, m) for m in measured]
-    return calibrate_references(measured, scan.acquisition, b1_plus=kappa, b1_plus_sd=scan.b1_plus_sd, where=scan.where)
+    return calibrate_references(
+        measured, scan.acquisition, b1_plus=kappa, b1_plus_sd=scan.b1_plus_sd, air=air, where=scan.where
+    )
 
 
 def _value_at(volume: NDArray[np.float32], affine: Array, measured: ReferenceSignal) -> float:
@@ -450,7 +512,8 @@ def _add_vitreous_line(
     values = np.array([eye.signal for eye in usable])
     sd = float(np.hypot(np.sqrt(np.sum([eye.signal_sd**2 for eye in usable])) / len(usable), 0.5 * np.ptp(values)))
     known = INTERNAL_REFERENCES["vitreous"]
-    found = relaxation_sensitivity(scan.acquisition, vitreous)
+    kappa = 1.0 if scan.b1_plus is None else float(np.mean([_value_at(scan.b1_plus, scan.affine, e) for e in usable]))
+    found = relaxation_sensitivity(scan.acquisition, vitreous, b1_plus=kappa, b1_plus_sd=scan.b1_plus_sd)
     spread = float(np.hypot(known.concentration_sd_mM, known.concentration_mM * found.dlnf))
     lines["vitreous"] = internal_reference_line(float(values.mean()), sd, found.factor, known.concentration_mM, spread)
 

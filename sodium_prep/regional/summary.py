@@ -120,6 +120,7 @@ def scan_metrics(result: ScanResult, scan: Scan, relaxations: Mapping[Tissue, Re
         "signal_factors": {tissue: float(signal_factor(scan.acquisition, relaxations[tissue])) for tissue in _TISSUES},
         "relaxation": {tissue: asdict(relaxation) for tissue, relaxation in relaxations.items()},
         "registration_refined": result.refined,
+        **({"receive_method": "fit"} if result.receive_fitted else {}),
         "condition": signals.condition,
         "registration_sd_mm": result.registration_sd_mm,
         "notes": list(result.notes),

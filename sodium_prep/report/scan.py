@@ -207,12 +207,19 @@ def _summary(
         ("Reconstruction", str(facts.get("method", ""))),
         ("Runs averaged", str(facts.get("n_runs", 1))),
         ("Noise floor", floor + (", removed" if facts.get("floor_corrected") else "")),
-        ("Receive profile", "corrected by the coil pair" if "receive_pair" in facts else "not corrected"),
+        ("Receive profile", _RECEIVE.get(str(facts.get("receive_method")), "not corrected")),
         ("References", ", ".join(calibration["order"]) or "none"),
         ("Concentration map by", str(facts.get("primary") or "no reference")),
         ("T1 and T2* of tissue", _relaxation_origin(facts.get("relaxation", {}), field_strength_t)),
         ("Tissue fractions", "from the template (no T1w contrast)" if facts.get("prior_driven") else "from the image"),
     ]
+
+
+_RECEIVE: Final = {
+    "pair": "corrected by the coil pair",
+    "reciprocity": "corrected by the transmit field (reciprocity)",
+    "fit": "corrected by a fit to the image",
+}
 
 
 def _relaxation_origin(relaxation: Mapping[str, Mapping[str, Any]], field_strength_t: float) -> str:
@@ -262,6 +269,7 @@ def _what_ran(
     if recon:
         out["recon"] = {**recon, **{name: facts[name] for name in ("n_coils", "n_runs") if name in facts}}
         out["recon"]["floor_removed"] = bool(facts.get("floor_corrected"))
+    out["receive"] = {"method": facts["receive_method"]} if "receive_method" in facts else None
     if out.get("fractions") and facts.get("prior_driven"):
         out["fractions"] = {"method": "template"}
     if out.get("registration"):
