@@ -224,7 +224,8 @@ def measure_reference(
     if surroundings == "air":
         away = signed_distance(fitted, centres)
         ring = use & (away > _RING_MM[0]) & (away < _RING_MM[1])
-        hole = _deepest(left, away < 0.0, ring, np.linalg.norm(affine[:3, :3], axis=0), maximum_deviation * signal)
+        inside = use & (away < 0.0)
+        hole = _deepest(left, inside, ring, np.linalg.norm(affine[:3, :3], axis=0), maximum_deviation * signal)
         usual = max(noise_rms, _spread(left[ring]))
         change = 0.0 if radius_range_mm else model.size_change(fitted, own, signal, usual)
         doubts = _Doubts(rms, usual, hole / signal, change, at_bound)
@@ -240,12 +241,19 @@ def _spread(values: Array) -> float:
 
 
 def _deepest(left: Array, inside: NDArray[np.bool_], ring: NDArray[np.bool_], voxel_mm: Array, least: float) -> float:
-    """Largest smoothed residual within the object; zero if that is no more than ``least`` or than chance."""
+    """Largest smoothed residual within the object; zero if that is no more than ``least`` or than chance.
+
+    Object and ring are smoothed each by itself, so that nothing of head or other vials gets into them.
+    """
     from scipy import ndimage
 
-    smooth = ndimage.gaussian_filter(left, _HOLE_FWHM_MM / voxel_mm / np.sqrt(8.0 * np.log(2.0)))
-    deepest = float(np.abs(smooth[inside]).max(initial=0.0))
-    return deepest if deepest > max(least, _SURE * _spread(smooth[ring])) else 0.0
+    def smooth(mask: NDArray[np.bool_]) -> Array:
+        sigma = _HOLE_FWHM_MM / voxel_mm / np.sqrt(8.0 * np.log(2.0))
+        weight = ndimage.gaussian_filter(mask.astype(float), sigma)[mask]
+        return np.asarray(ndimage.gaussian_filter(np.where(mask, left, 0.0), sigma)[mask] / weight, dtype=np.float64)
+
+    deepest = float(np.abs(smooth(inside)).max(initial=0.0))
+    return deepest if deepest > max(least, _SURE * _spread(smooth(ring))) else 0.0
 
 
 @dataclass(frozen=True)
