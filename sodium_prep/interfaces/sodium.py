@@ -168,7 +168,9 @@ def transmit_field(inputs: Any) -> Any:
         kappa = relative_b1_plus(data, inputs.b1_units, nominal_flip_deg=flip, where=inputs.b1_plus)
         return smooth_transmit_field(kappa, affine, where=inputs.b1_plus)
     if inputs.b1_pair:
-        (single, affine), (double, _) = (load_checked(Path(path)) for path in inputs.b1_pair)
+        (single, affine), (double, other) = (load_checked(Path(path)) for path in inputs.b1_pair)
+        if abs(affine - other).max() > 1e-3:
+            raise InputError(inputs.b1_pair[1], "lies on another grid than its partner", "Give the pair on one grid")
         t1_s = tissue_relaxation("GM", inputs.acquisition["field_strength_t"]).t1_s
         facts = (inputs.b1_pair_flip_deg, inputs.b1_pair_tr_s, t1_s)
         return double_angle_field(single, double, affine, *facts, where=inputs.b1_pair[0])
