@@ -123,9 +123,9 @@ class RelaxationDirective(Directive):
     def run(self):
         from sodium_prep.physics import relaxation
 
-        self.state.document.settings.record_dependencies.add(relaxation.__file__)
+        self.state.document.settings.record_dependencies.add(relaxation.__file__.replace(".py", ".toml"))
         rows = {}
-        for field in (3.0, 7.0):
+        for field in relaxation.measured_fields_t():
             for tissue in relaxation.TISSUES:
                 rows.setdefault((tissue, relaxation.tissue_relaxation(tissue, field)), []).append(f"{field:g} T")
         body = nodes.tbody()
@@ -139,11 +139,21 @@ class RelaxationDirective(Directive):
                 f"{1e3 * times.t2star_slow_s:g} ± {1e3 * times.t2star_slow_sd_s:g}",
                 f"{times.fraction_fast:g} ± {times.fraction_fast_sd:g}" if fast else "–",
                 times.citation,
+                times.t1_citation,
             )
             body += nodes.row("", *(nodes.entry("", nodes.paragraph("", cell)) for cell in cells))
-        titles = ("tissue", "field", "T1 / ms", "T2* fast / ms", "T2* slow / ms", "fraction fast", "source of T2*")
+        titles = (
+            "tissue",
+            "field",
+            "T1 / ms",
+            "T2* fast / ms",
+            "T2* slow / ms",
+            "fraction fast",
+            "source of T2*",
+            "source of T1",
+        )
         head = nodes.thead("", nodes.row("", *(nodes.entry("", nodes.paragraph("", title)) for title in titles)))
-        widths = [nodes.colspec(colwidth=width) for width in (12, 10, 10, 12, 12, 12, 32)]
+        widths = [nodes.colspec(colwidth=width) for width in (12, 8, 10, 12, 12, 10, 22, 14)]
         return [nodes.table("", nodes.tgroup("", *widths, head, body, cols=len(titles)))]
 
 

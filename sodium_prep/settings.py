@@ -12,6 +12,7 @@ from sodium_prep.errors import UsageError
 
 Estimator = Literal["none", "gtm", "labbe", "joint", "kspace", "mg", "rbv", "mtc", "iy", "rl", "vc", "mlts"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
+ReceiveProfile = Literal["auto", "pair", "reciprocity", "fit", "none"]
 ReconMethod = Literal["auto", "gridding", "vendor"]
 Registration = Literal["ants", "greedy"]
 RegionPreset = Literal["main", "lobes", "ad", "als", "epilepsy", "deepgrey"]
@@ -19,6 +20,7 @@ RegionPreset = Literal["main", "lobes", "ad", "als", "epilepsy", "deepgrey"]
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 DEFAULT_ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "joint")
 CHECKS: tuple[Check, ...] = ("sides",)
+RECEIVE_PROFILES: tuple[ReceiveProfile, ...] = ("auto", "pair", "reciprocity", "fit", "none")
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")
 Check = Literal["sides"]
 REGION_PRESETS: tuple[RegionPreset, ...] = ("main", "lobes", "ad", "als", "epilepsy", "deepgrey")
@@ -56,6 +58,10 @@ class Settings(BaseModel):
         Reconstruction of k-space and the window applied to it.
     reference
         References to report; each that the data allow gives its own rows.
+    receive_profile
+        Where the receive profile comes from; auto takes the pair of coils where there is one.
+    air_point
+        Take the air of a real image as a reference without sodium.
     pvc
         Estimators of regional concentration to report (``kspace`` needs raw data), and of corrected maps to write.
     psf_fwhm_mm
@@ -93,6 +99,8 @@ class Settings(BaseModel):
     recon: ReconMethod = "auto"
     recon_filter: Literal["none", "hamming"] = "none"
     reference: tuple[ReferenceName, ...] = REFERENCES
+    receive_profile: ReceiveProfile = "auto"
+    air_point: bool = False
     pvc: tuple[Estimator, ...] = DEFAULT_ESTIMATORS
     psf_fwhm_mm: float | None = Field(default=None, gt=0.0, lt=100.0)
     atlas: tuple[str, ...] = Field(default=("desikan-killiany",), min_length=1)

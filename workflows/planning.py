@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sodium_prep.atlas.bundled import FREESURFER_ATLAS, TEMPLATE_NAME
 from sodium_prep.bids.records import SessionInputs, SodiumSeries
 from sodium_prep.bids.sidecar import merged_metadata
 from sodium_prep.settings import Settings
 from sodium_prep.workflows.anatomy import registers_to_template
-from sodium_prep.workflows.sodium import SeriesPlan
+from sodium_prep.workflows.sodium import ReceiveMethod, SeriesPlan
 
 
 def given_files(inputs: SessionInputs, settings: Settings) -> dict[str, Path]:
@@ -70,23 +70,30 @@ def plan_series(
         else ()
     )
     block = sidecar.sodium_acquisition
+    receive, lacking = _receive_method(series, settings)
     return SeriesPlan(
         name=f"{series.acquisition or 'sodium'}_{series.suffix}_wf",
         label=f"{session}{label}",
         files=tuple(run.files[0].path for run in series.runs),
         kspace=kspace,
         acquisition=asdict(facts.acquisition),
+        relaxation=sidecar.relaxation_given(),
         psf_known=facts.psf_known,
+        n_channels=block.sum_of_squares_channels or 1,
         vials=tuple(_vial_fields(vial) for vial in vials),
         vials_placed=placed,
         acq=series.acquisition or "",
         suffix=series.suffix,
-        receive_pair=series.receive_pair,
+        receive=receive,
+        receive_pair=series.receive_pair if receive == "pair" else None,
+        air_point=settings.air_point,
         b1_plus=series.tb1map,
         b1_units=str(merged_metadata(series.tb1map).get("Units", "")) if series.tb1map else "",
+        b1_pair=series.tb1dam,
+        b1_pair_facts=_pair_facts(series.tb1dam),
         transform=inputs.precomputed.sodium_to_t1w.get(series.acquisition),
         proton=series.proton,
-        warnings=(*inputs.warnings, *facts.assumed, *weighted, *one_run),
+        warnings=(*inputs.warnings, *facts.assumed, *weighted, *one_run, *lacking),
         ran={
             "software": {"sodium_prep": settings.version, **_versions()},
             "recon": {
@@ -95,7 +102,6 @@ def plan_series(
                 "n_spokes": block.number_of_spokes,
                 "kspace_filter": facts.acquisition.kspace_filter,
             },
-            "receive": {"method": "rb1cor"} if series.receive_pair else None,
             **_anatomy_ran(inputs, settings),
             "longitudinal": longitudinal,
             "registration": None
@@ -106,6 +112,30 @@ def plan_series(
             },
         },
     )
+
+
+def _receive_method(series: SodiumSeries, settings: Settings) -> tuple[ReceiveMethod, tuple[str, ...]]:
+    """Where the receive profile comes from, and what to tell where what was asked for cannot be had."""
+    asked = settings.receive_profile
+    if asked in ("auto", "pair"):
+        if series.receive_pair is not None:
+            return "pair", ()
+        told = "There is no RB1COR pair (--receive-profile pair), so the receive profile is not removed."
+        return "none", (told,) * (asked == "pair")
+    if asked == "reciprocity" and series.tb1map is None and series.tb1dam is None:
+        return "none", (
+            "There is no transmit field (--receive-profile reciprocity), so the receive profile is not removed.",
+        )
+    return cast("ReceiveMethod", asked), ()
+
+
+def _pair_facts(pair: tuple[Path, Path] | None) -> tuple[float, float]:
+    """Smaller flip angle in degrees and repetition time in seconds of a double-angle pair."""
+    if pair is None:
+        return 0.0, 0.0
+    # Checked when the pair was found.
+    known = merged_metadata(pair[0])
+    return float(known["FlipAngle"]), float(known.get("RepetitionTimeExcitation") or known["RepetitionTime"])
 
 
 def _anatomy_ran(inputs: SessionInputs, settings: Settings) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+ReceiveMethod = Literal["pair", "reciprocity", "fit", "none"]
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,20 @@ class SeriesPlan:
         Whether they are k-space.
     acquisition, psf_known
         Fields of :class:`sodium_prep.physics.acquisition.Acquisition`, and whether they suffice for the PSF.
+    n_channels
+        Channels that an image is the sum of squares of.
+    relaxation
+        Fields of :class:`sodium_prep.physics.relaxation.Relaxation` that replace the literature's, by tissue.
     vials, vials_placed
         Fields of :class:`sodium_prep.quant.geometry.ReferenceGeometry` each.
-    receive_pair
-        Volume and array coil image.
+    receive, receive_pair
+        Where the receive profile comes from; volume and array coil image.
+    air_point
+        Whether air is a reference without sodium.
     b1_plus, b1_units
         Transmit map.
+    b1_pair, b1_pair_facts
+        Images at a flip angle and at twice it, with that angle in degrees and their repetition time in seconds.
     transform
         Given transform of sodium to anatomy.
     proton
@@ -46,14 +56,20 @@ class SeriesPlan:
     psf_known: bool
     vials: tuple[dict[str, Any], ...]
     vials_placed: bool
+    n_channels: int = 1
     acq: str = ""
     suffix: str = "PDw"
+    receive: ReceiveMethod = "none"
     receive_pair: tuple[Path, Path] | None = None
+    air_point: bool = False
     b1_plus: Path | None = None
     b1_units: str = ""
+    b1_pair: tuple[Path, Path] | None = None
+    b1_pair_facts: tuple[float, float] = (0.0, 0.0)
     transform: Path | None = None
     proton: Path | None = None
     warnings: tuple[str, ...] = ()
+    relaxation: dict[str, dict[str, Any]] = field(default_factory=dict)
     ran: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -159,7 +175,7 @@ def init_series_wf(
             (inputnode, quant, [(item, item) for item in (*_ANATOMY, "head_mask")]),
         ]
     )
-    if plan.receive_pair is not None and plan.kspace:
+    if plan.kspace and plan.receive in ("pair", "reciprocity"):
         workflow.connect(image, "profile_file", quant, "profile_file")
     reports.append((quant, "report_file"))
 
@@ -268,25 +284,35 @@ def _quantification(
             groups=list(groups),
             acquisition=plan.acquisition,
             psf_known=plan.psf_known,
+            relaxation=plan.relaxation,
             vials=list(plan.vials),
             vials_placed=plan.vials_placed,
             references=list(references),
             estimators=list(estimators),
-            b1_units=plan.b1_units,
             refine=plan.transform is None,
+            fit_receive=plan.receive == "fit",
+            air_point=plan.air_point,
         ),
         name="quantify",
         mem_gb=2.5,
     )
     if psf_fwhm_mm is not None:
         quant.inputs.psf_fwhm_mm = psf_fwhm_mm
-    if plan.b1_plus is not None:
-        quant.inputs.b1_plus = str(plan.b1_plus)
+    _give_transmit_field(quant, plan)
     if not plan.kspace:
         quant.inputs.stored_files = [str(path) for path in plan.files]
     elif "kspace" in estimators:
         quant.inputs.kspace_file = str(plan.files[0])
     return quant
+
+
+def _give_transmit_field(node: Any, plan: SeriesPlan) -> None:
+    """Set the inputs of a step that reads the transmit field."""
+    if plan.b1_plus is not None:
+        node.inputs.b1_plus, node.inputs.b1_units = str(plan.b1_plus), plan.b1_units
+    if plan.b1_pair is not None:
+        node.inputs.b1_pair = [str(path) for path in plan.b1_pair]
+        node.inputs.b1_pair_flip_deg, node.inputs.b1_pair_tr_s = plan.b1_pair_facts
 
 
 def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int) -> tuple[Any, list[tuple[Any, str]]]:
@@ -303,7 +329,7 @@ def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int)
             runs.append(Node(interface, name=f"recon{number}", mem_gb=1.5))
         else:
             interface = sodium.CleanVendorImage(
-                in_file=str(path), acquisition=plan.acquisition, psf_known=plan.psf_known
+                in_file=str(path), acquisition=plan.acquisition, psf_known=plan.psf_known, n_channels=plan.n_channels
             )
             runs.append(Node(interface, name=f"image{number}", mem_gb=0.5))
     image, reports = runs[0], [(runs[0], "report_file")]
@@ -321,6 +347,12 @@ def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int)
         workflow.connect([(image, receive, [("out_file", "in_file"), ("noise_file", "noise_file")])])
         image = receive
         reports.append((receive, "report_file"))
+    elif plan.receive == "reciprocity":
+        same = Node(sodium.CorrectReceiveByTransmit(acquisition=plan.acquisition), name="receive", mem_gb=0.5)
+        _give_transmit_field(same, plan)
+        workflow.connect([(image, same, [("out_file", "in_file"), ("noise_file", "noise_file")])])
+        image = same
+        reports.append((same, "report_file"))
     return image, reports
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import TRAJECTORIES, Acquisition, FilterName, TrajectoryName
 from sodium_prep.physics.constants import GAMMA_BAR_23NA_HZ_PER_T
-from sodium_prep.physics.relaxation import Relaxation
+from sodium_prep.physics.relaxation import Relaxation, Tissue, tissue_relaxation
 
 Matrix = Literal["agar", "saline", "PAG", "CSF", "vitreous"]
 INTERNAL_MATRICES: tuple[Matrix, ...] = ("CSF", "vitreous")
@@ -55,6 +55,8 @@ _Degrees = Annotated[_Number, _bounded(0, 180, "degrees", "Give the flip angle i
 _Tesla = Annotated[_Number, _bounded(0.2, 14, "T", "Give the static field in tesla")]
 _Relaxation = Annotated[_Number, _bounded(0, 0.2, "s", _SECONDS, open_low=True)]
 _Fraction = Annotated[_Number, _bounded(0, 1, "", "Give a fraction between 0 and 1")]
+_RelaxationError = Annotated[_Number, _bounded(0, 0.1, "s", "Give the standard error in seconds")]
+_FractionError = Annotated[_Number, _bounded(0, 0.5, "", "Give the standard error of a fraction between 0 and 1")]
 _Readout = Annotated[_Number, _bounded(0, 0.2, "s", _SECONDS, open_low=True)]
 _Dwell = Annotated[
     _Number, _bounded(0, 1e-3, "s", "Give seconds, as BIDS does (is the value in microseconds?)", open_low=True)
@@ -68,6 +70,9 @@ _ConcentrationError = Annotated[_Number, _bounded(0, 100, "mmol/L", "Give the st
 _Coordinate = Annotated[_Number, _bounded(-1000, 1000, "mm", "Give millimetres in scanner space, RAS+")]
 _Radius = Annotated[_Number, _bounded(0.5, 100, "mm", "Give the inner radius in millimetres")]
 _Length = Annotated[_Number, _bounded(0.5, 500, "mm", "Give the inner length in millimetres")]
+
+
+_ImageUri = Annotated[str, StringConstraints(pattern=r"^bids::[A-Za-z0-9._+/-]+\.nii(\.gz)?$", max_length=500)]
 
 
 class _Block(BaseModel):
@@ -89,6 +94,9 @@ class SodiumAcquisition(_Block):
     )
     field_of_view_mm: tuple[_FieldOfView, _FieldOfView, _FieldOfView] | None = Field(default=None, alias="FieldOfView")
     kspace_filter: Literal["none", "hamming", "fermi", "unknown"] | None = Field(default=None, alias="KSpaceFilter")
+    sum_of_squares_channels: Annotated[int, Strict(), Field(ge=2, le=256)] | None = Field(
+        default=None, alias="SumOfSquaresChannels"
+    )
     rf_pulse_duration_s: _PulseDuration | None = Field(default=None, alias="RFPulseDuration")
 
 
@@ -102,17 +110,21 @@ class SodiumReference(_Block):
     t2star_fast_s: _Relaxation | None = Field(default=None, alias="T2starFast")
     t2star_slow_s: _Relaxation | None = Field(default=None, alias="T2starSlow")
     fraction_fast: _Fraction | None = Field(default=None, alias="FractionFast")
+    t1_error_s: _RelaxationError = Field(default=0.0, alias="T1Error")
+    t2star_fast_error_s: _RelaxationError = Field(default=0.0, alias="T2starFastError")
+    t2star_slow_error_s: _RelaxationError = Field(default=0.0, alias="T2starSlowError")
+    fraction_fast_error: _FractionError = Field(default=0.0, alias="FractionFastError")
     concentration_error_mM: _ConcentrationError | None = Field(default=None, alias="ConcentrationError")  # noqa: N815
     centre_ras_mm: tuple[_Coordinate, _Coordinate, _Coordinate] | None = Field(default=None, alias="CentreRAS")
     radius_mm: _Radius | None = Field(default=None, alias="Radius")
     length_mm: _Length | None = Field(default=None, alias="Length")
     axis: tuple[_Number, _Number, _Number] | None = Field(default=None, alias="Axis")
-    mask: Any = Field(default=None, alias="Mask")
+    mask: _ImageUri | None = Field(default=None, alias="Mask")
 
     @model_validator(mode="after")
     def _consistent(self) -> SodiumReference:
-        if self.mask is not None:
-            raise _fault("has a Mask, which is not read yet", "Give CentreRAS and Radius in its place")
+        if self.mask is not None and self.centre_ras_mm is not None:
+            raise _fault("has a Mask and a CentreRAS", "Give one of them")
         if (self.centre_ras_mm is None) != (self.radius_mm is None):
             raise _fault("has only one of CentreRAS and Radius", "Give both, or none")
         if (self.length_mm is None) != (self.axis is None):
@@ -146,9 +158,36 @@ class SodiumReference(_Block):
         """Relaxation times as given; None where T1 or T2starSlow is lacking."""
         if self.t1_s is None or self.t2star_slow_s is None:
             return None
+        slow = Relaxation(
+            self.t1_s,
+            self.t2star_slow_s,
+            t1_sd_s=self.t1_error_s,
+            t2star_slow_sd_s=self.t2star_slow_error_s,
+            citation="sidecar",
+        )
         if self.t2star_fast_s is None or self.fraction_fast is None:
-            return Relaxation(self.t1_s, self.t2star_slow_s, citation="sidecar")
-        return Relaxation(self.t1_s, self.t2star_slow_s, self.t2star_fast_s, self.fraction_fast, citation="sidecar")
+            return slow
+        return replace(
+            slow,
+            t2star_fast_s=self.t2star_fast_s,
+            fraction_fast=self.fraction_fast,
+            t2star_fast_sd_s=self.t2star_fast_error_s,
+            fraction_fast_sd=self.fraction_fast_error,
+        )
+
+
+class TissueRelaxation(_Block):
+    """What a study knows of the relaxation of a tissue, in place of the literature."""
+
+    t1_s: _Relaxation | None = Field(default=None, alias="T1")
+    t2star_fast_s: _Relaxation | None = Field(default=None, alias="T2starFast")
+    t2star_slow_s: _Relaxation | None = Field(default=None, alias="T2starSlow")
+    fraction_fast: _Fraction | None = Field(default=None, alias="FractionFast")
+    t1_sd_s: _RelaxationError | None = Field(default=None, alias="T1Error")
+    t2star_fast_sd_s: _RelaxationError | None = Field(default=None, alias="T2starFastError")
+    t2star_slow_sd_s: _RelaxationError | None = Field(default=None, alias="T2starSlowError")
+    fraction_fast_sd: _FractionError | None = Field(default=None, alias="FractionFastError")
+    citation: str = Field(alias="Citation", min_length=3)
 
 
 @dataclass(frozen=True)
@@ -190,6 +229,7 @@ class SodiumSidecar(BaseModel):
     imaging_frequency_mhz: _Megahertz | None = Field(default=None, alias="ImagingFrequency")
     sodium_acquisition: SodiumAcquisition = Field(default=SodiumAcquisition(), alias="SodiumAcquisition")
     references: tuple[SodiumReference, ...] = Field(default=(), alias="SodiumReferences")
+    relaxation: dict[Tissue, TissueRelaxation] = Field(default={}, alias="Relaxation")
 
     @model_validator(mode="before")
     @classmethod
@@ -208,6 +248,11 @@ class SodiumSidecar(BaseModel):
         if self.imaging_frequency_mhz and not 0.9 < self.imaging_frequency_mhz / expected_mhz < 1.1:
             problem = f"has ImagingFrequency {self.imaging_frequency_mhz:g} MHz where 23Na has {expected_mhz:.1f} MHz"
             raise _fault(problem, "Check which nucleus the image shows, and MagneticFieldStrength")
+        for tissue, given in self.relaxation_given().items():
+            try:
+                tissue_relaxation(cast("Tissue", tissue), self.field_strength_t, given)
+            except InputError as error:
+                raise _fault(f"has a Relaxation.{tissue} whose {error.problem}", error.mend) from None
         labels = [reference.label for reference in self.references]
         if len(set(labels)) < len(labels):
             raise _fault(f"has SodiumReferences of the same Label ({', '.join(labels)})", "Give each its own Label")
@@ -220,6 +265,17 @@ class SodiumSidecar(BaseModel):
         return self.inversion_time_s is not None or any(
             word in sequence for word in ("tqf", "triple", "quantum", "inversion")
         )
+
+    def relaxation_given(self) -> dict[str, dict[str, Any]]:
+        """Fields of :class:`~sodium_prep.physics.relaxation.Relaxation` that replace the literature's, by tissue."""
+        found: dict[str, dict[str, Any]] = {}
+        for tissue, block in self.relaxation.items():
+            values = block.model_dump(exclude_none=True)
+            source = {"t1_citation": block.citation} if "t1_s" in values else {}
+            if not values.keys() & {"t2star_fast_s", "t2star_slow_s", "fraction_fast"}:
+                values.pop("citation")
+            found[tissue] = values | source
+        return found
 
     def acquisition(
         self, voxel_mm: tuple[float, float, float] | None = None, kspace_filter: FilterName | None = None

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+from sodium_prep.bids.corrected import intensity_correction
 from sodium_prep.bids.filters import Filters, matches, parse_entities
 from sodium_prep.bids.images import check_available, check_image
 from sodium_prep.bids.records import KSpaceFile, SodiumImage, SodiumRun, SodiumSeries, Source
-from sodium_prep.bids.sidecar import check_references, load_sidecar, merged_metadata
+from sodium_prep.bids.sidecar import SodiumSidecar, check_references, load_sidecar, merged_metadata, place_by_masks
 from sodium_prep.errors import InputError
 
 SourceChoice = Literal["auto", "image", "kspace"]
@@ -191,6 +192,7 @@ def _runs(
         chosen = _choose_source(source, own_images, own_raw)
         checked = tuple(_checked_image(found, bids_dir, protocol, warnings) for found in own_images)
         if chosen == "image":
+            warnings += filter(None, map(_correction_warning, own_images))
             own_raw = [found for found in own_raw if found.path.suffix == ".h5"]
         files = tuple(_checked_kspace(found, bids_dir, protocol) for found in own_raw)
         text = (own_images or own_raw)[0].entities.get("run")
@@ -225,8 +227,24 @@ def _completed(found: FoundFile, protocol: Mapping[str, Any]) -> Mapping[str, An
     return {**protocol, "ResonantNucleus": "23Na"} if found.entities.get("nucleus") == "23Na" else protocol
 
 
-def _checked_image(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any], warnings: list[str]) -> SodiumImage:
+def _loaded(found: FoundFile, protocol: Mapping[str, Any], bids_dir: Path) -> SodiumSidecar:
     sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
+    return place_by_masks(sidecar, found.path, bids_dir)
+
+
+def _correction_warning(found: FoundFile) -> str | None:
+    sign = intensity_correction(found.path, found.metadata)
+    if sign is None:
+        return None
+    return (
+        f"{found.path}: was corrected for intensity before ({sign}). A field that another program estimated and took "
+        "off changes concentrations by as much as it varies between head and vials; calibrate the image as "
+        "reconstructed, unless the same field was taken off the vials."
+    )
+
+
+def _checked_image(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any], warnings: list[str]) -> SodiumImage:
+    sidecar = _loaded(found, protocol, bids_dir)
     image = check_image(found.path)
     check_references(sidecar.references, found.path, image)
     warnings += image.warnings
@@ -246,7 +264,7 @@ def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any
     with found.path.open("rb") as stream:
         if stream.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
             raise InputError(found.path, "is not an HDF5 file", "Convert the raw data to ISMRMRD again")
-    sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
+    sidecar = _loaded(found, protocol, bids_dir)
     check_references(sidecar.references, found.path)
     return KSpaceFile(found.path, sidecar, _number(found.entities, "echo"))
 
@@ -281,15 +299,34 @@ def _field_maps(
         lonely = (coils["body"] or coils["head"])[0]
         warnings.append(f"{lonely}: is not used, because its partner with the other coil is missing.")
     pair = (coils["body"][0], coils["head"][0]) if all(coils.values()) else None
-    angles = [one.path for one in sorted(by_suffix["TB1DAM"], key=lambda one: _number(one.entities, "flip") or 0)]
-    if len(angles) not in (0, 2):
-        warnings.append(f"{angles[0]}: is not used, because a double-angle measurement has two images.")
-    dam = (angles[0], angles[1]) if len(angles) == 2 else None
-    if dam:
-        warnings.append(f"{dam[0]}: a double-angle measurement is not used yet; give the transmit field as TB1map.")
+    dam = _double_angle(by_suffix["TB1DAM"], warnings)
+    if dam and maps:
+        warnings.append(f"{dam[0]}: is not used, because {maps[0].name} gives the transmit field.")
+        dam = None
     for path in (*(pair or ()), *maps[:1], *(dam or ())):
         warnings += check_image(path).warnings
     return {"receive_pair": pair, "tb1map": maps[0] if maps else None, "tb1dam": dam}
+
+
+def _double_angle(found: Sequence[FoundFile], warnings: list[str]) -> tuple[Path, Path] | None:
+    """Magnitudes at a flip angle and at twice it, by what their sidecars say."""
+    images = [one for one in found if one.is_magnitude]
+    if len(images) != 2:
+        if found:
+            warnings.append(f"{found[0].path}: is not used, because a double-angle measurement has two images.")
+        return None
+    flips = []
+    for one in images:
+        flip, time = (one.metadata.get(k) for k in ("FlipAngle", "RepetitionTime"))
+        time = one.metadata.get("RepetitionTimeExcitation", time)
+        if not all(isinstance(value, int | float) and value > 0 for value in (flip, time)):
+            raise InputError(one.path, "has no FlipAngle or RepetitionTime in its sidecar", "Give both")
+        flips.append(float(flip or 0.0))
+    (small, first), (large, second) = sorted(zip(flips, (one.path for one in images), strict=True))
+    if abs(large / small - 2.0) > 0.02:
+        problem = f"and {second.name} have flip angles {small:g} and {large:g} degrees, not one twice the other"
+        raise InputError(first, problem, "Correct FlipAngle in their sidecars, or take the pair out of the data set")
+    return first, second
 
 
 def _belongs(found: FoundFile, bids_dir: Path, targets: Sequence[Path]) -> bool:

@@ -19,6 +19,11 @@ its sidecars lack::
     Concentration = 50.0         # mmol/L
     Matrix = "agar"
 
+    [Relaxation.GM]              # in place of the literature's
+    T1 = 0.0405
+    T1Error = 0.002
+    Citation = "our own inversion recovery"
+
 A value in a sidecar goes before the protocol's. Where a sidecar lists ``SodiumReferences``, that list says which
 references were in the scan, and the protocol only fills what an entry of the same ``Label`` lacks.
 """
@@ -34,16 +39,19 @@ from typing import Any, Final
 import numpy as np
 from pydantic import ValidationError
 
-from sodium_prep.bids.images import CheckedImage, check_available
+from sodium_prep.bids.images import CheckedImage, check_available, load_checked
 from sodium_prep.bids.models import (
     AcquisitionFacts,
     SodiumAcquisition,
     SodiumReference,
     SodiumSidecar,
+    TissueRelaxation,
     aliases,
     validation_message,
 )
 from sodium_prep.errors import InputError
+from sodium_prep.quant.detect import LEAST_FILL, geometry_from_mask, mask_fill
+from sodium_prep.quant.geometry import ReferenceGeometry
 
 __all__ = [
     "AcquisitionFacts",
@@ -54,6 +62,7 @@ __all__ = [
     "load_protocol",
     "load_sidecar",
     "merged_metadata",
+    "place_by_masks",
     "read_json",
     "sidecar_from_files",
 ]
@@ -62,6 +71,7 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
     "": (*aliases(SodiumSidecar), "RepetitionTimeExcitation"),
     "SodiumAcquisition": aliases(SodiumAcquisition),
     "SodiumReferences": aliases(SodiumReference),
+    "Relaxation": aliases(TissueRelaxation),
 }
 
 
@@ -218,9 +228,10 @@ def complete_metadata(metadata: Mapping[str, Any], protocol: Mapping[str, Any]) 
     # Both keys name one quantity: a sidecar's RepetitionTime must not lose against the protocol's other spelling.
     if "RepetitionTime" in metadata and "RepetitionTimeExcitation" not in metadata:
         merged.pop("RepetitionTimeExcitation", None)
-    blocks = (protocol.get("SodiumAcquisition"), metadata.get("SodiumAcquisition"))
-    if all(isinstance(block, Mapping) for block in blocks):
-        merged["SodiumAcquisition"] = {**blocks[0], **blocks[1]}  # type: ignore[dict-item]
+    for name in ("SodiumAcquisition", "Relaxation"):
+        blocks = (protocol.get(name), metadata.get(name))
+        if all(isinstance(block, Mapping) for block in blocks):
+            merged[name] = {**blocks[0], **blocks[1]}  # type: ignore[dict-item]
     listed = metadata.get("SodiumReferences")
     if isinstance(listed, list) and all(isinstance(entry, Mapping) for entry in listed):
         by_label = {entry.get("Label"): entry for entry in protocol.get("SodiumReferences", [])}
@@ -261,3 +272,41 @@ def check_references(references: tuple[SodiumReference, ...], where: Path, image
             centre = ", ".join(f"{value:g}" for value in vial.centre_ras_mm)
             problem = f"the reference {vial.label} at ({centre}) mm lies outside the image {image.path.name}"
             raise InputError(where, problem, "Give CentreRAS in scanner millimetres (RAS+), or leave it out")
+
+
+def place_by_masks(sidecar: SodiumSidecar, where: Path, root: Path) -> SodiumSidecar:
+    """References with a ``Mask`` get centre, radius, length and axis of the ball or cylinder that it shows.
+
+    Parameters
+    ----------
+    where
+        File that the message names.
+    root
+        Folder of the data set, within which the masks must lie.
+    """
+    placed = []
+    for reference in sidecar.references:
+        if reference.mask is None:
+            placed.append(reference)
+            continue
+        shape = _mask_geometry(reference, where, root)
+        axis = None if shape.length_mm is None else shape.axis
+        known = {"centre_ras_mm": shape.centre_mm, "radius_mm": shape.radius_mm, "length_mm": shape.length_mm}
+        placed.append(reference.model_copy(update={**known, "axis": axis, "mask": None}))
+    return sidecar.model_copy(update={"references": tuple(placed)})
+
+
+def _mask_geometry(reference: SodiumReference, where: Path, root: Path) -> ReferenceGeometry:
+    path = (root / str(reference.mask).removeprefix("bids::")).resolve()
+    if not path.is_relative_to(root.resolve()) or not path.is_file():
+        raise InputError(where, f"the Mask {reference.mask} of {reference.label} is not there", "Correct the URI")
+    data, affine = load_checked(path)
+    if not np.isin(data, (0, 1)).all():
+        raise InputError(path, "has other values than 0 and 1", "Give a mask")
+    try:
+        shape, fill = geometry_from_mask(data > 0, affine, reference.label), mask_fill(data > 0, affine)
+    except ValueError:
+        fill = 0.0
+    if fill < LEAST_FILL:
+        raise InputError(path, "does not show a ball or cylinder", "Draw the inside of the vial, or give CentreRAS")
+    return shape

@@ -12,7 +12,16 @@ from typing import Any
 from sodium_prep import __version__
 from sodium_prep.bids.precomputed import parse_derivatives
 from sodium_prep.errors import UsageError
-from sodium_prep.settings import CHECKS, ESTIMATORS, REFERENCES, REGION_PRESETS, Settings, make_settings, read_toml
+from sodium_prep.settings import (
+    CHECKS,
+    ESTIMATORS,
+    RECEIVE_PROFILES,
+    REFERENCES,
+    REGION_PRESETS,
+    Settings,
+    make_settings,
+    read_toml,
+)
 
 _EXIT_CODES = """\
 exit codes:
@@ -85,6 +94,18 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         choices=REFERENCES,
         help="references to report; each that the data allow has its own rows (default: all)",
+    )
+    group.add_argument(
+        "--receive-profile",
+        choices=RECEIVE_PROFILES,
+        help="pair: ratio of array to volume coil (RB1COR); reciprocity: the transmit field, for a birdcage that "
+        "transmits and receives; fit: low-order field fitted with whole structures, which takes real gradients for "
+        "field; auto (default): the pair where there is one",
+    )
+    group.add_argument(
+        "--air-point",
+        action="store_true",
+        help="take the mean of air as a reference without sodium, in images with zero-mean air (k-space, real parts)",
     )
     group.add_argument(
         "--pvc",

@@ -63,8 +63,12 @@ def _describe_series(series: SodiumSeries, settings: Settings) -> list[str]:
     lines.append(f"    estimators: {', '.join(settings.pvc)}; PSF {psf}; atlas {' with '.join(settings.atlas)}")
     if series.proton:
         lines.append(f"    proton image of the sodium coil: {_short(series.proton, settings)}")
-    if series.receive_pair:
+    if series.receive_pair and settings.receive_profile in ("auto", "pair"):
         lines.append("    receive profile from " + " and ".join(_short(path, settings) for path in series.receive_pair))
+    elif settings.receive_profile in ("reciprocity", "fit"):
+        lines.append(f"    receive profile by {settings.receive_profile}")
+    for path in (*filter(None, [series.tb1map]), *(series.tb1dam or ())):
+        lines.append(f"    transmit field from {_short(path, settings)}")
     return lines
 
 

@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_recon(commands)
     _add_psf(commands)
     _add_pvc(commands)
+    _add_b1map(commands)
     plan = commands.add_parser("plan", help="what sodium-prep would do with a data set, and from which files")
     plan.add_argument("bids_dir", type=Path)
     plan.add_argument("options", nargs=argparse.REMAINDER, help="options of sodium-prep")
@@ -85,6 +86,18 @@ def _add_recon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     recon.set_defaults(run=_recon)
 
 
+def _add_b1map(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    b1map = commands.add_parser("b1map", help="a TB1map from a phase-sensitive pair, which BIDS has no name for")
+    b1map.add_argument(
+        "plus", type=Path, help="phase image in radians, from twice the flip angle about +x, once about y"
+    )
+    b1map.add_argument("minus", type=Path, help="the same with -x")
+    b1map.add_argument("magnitude", type=Path, help="magnitude of either")
+    b1map.add_argument("out", type=Path, help="..._TB1map.nii.gz to write, with its sidecar")
+    b1map.add_argument("--flip", type=float, required=True, metavar="DEG", help="nominal angle of the second pulse")
+    b1map.set_defaults(run=_b1map)
+
+
 def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     psf = commands.add_parser("psf", help="width of the point spread function of a protocol, per tissue")
     psf.add_argument("--resolution", type=float, required=True, metavar="MM", help="nominal, 1 / (2 kmax)")
@@ -135,6 +148,34 @@ def _recon(args: argparse.Namespace) -> int:
     noise = args.out.with_name(args.out.name.replace(".nii.gz", "_stat-stderr.nii.gz"))
     write_nifti(noise, result.noise_sd, result.affine)
     print(f"{args.out}  {noise}")
+    return 0
+
+
+def _b1map(args: argparse.Namespace) -> int:
+    from sodium_prep.bids.images import load_checked
+    from sodium_prep.bids.writers import write_json, write_nifti
+    from sodium_prep.errors import InputError
+    from sodium_prep.quant.b1 import smooth_phase_sensitive_field
+
+    if not args.out.name.endswith("_TB1map.nii.gz"):
+        raise UsageError(args.out, "is not a name of a TB1map", "Give one that ends in _TB1map.nii.gz")
+    if not 45.0 <= args.flip <= 135.0:
+        raise UsageError("--flip", f"is {args.flip:g}, outside [45, 135] degrees", "Give the angle of the second pulse")
+    (plus, affine), (minus, _), (magnitude, _) = (load_checked(p) for p in (args.plus, args.minus, args.magnitude))
+    if not plus.shape == minus.shape == magnitude.shape:
+        raise InputError(
+            args.plus, "and its partners have different shapes", "Give the three images of one measurement"
+        )
+    field = smooth_phase_sensitive_field(plus, minus, magnitude, affine, args.flip, where=str(args.plus))
+    write_nifti(args.out, 100.0 * field.values, affine)
+    content = {
+        "Units": "percent",
+        "ResonantNucleus": "23Na",
+        "Description": "Transmit field relative to nominal by the phase-sensitive method (Morrell, MRM 2008;60:889)",
+        "RelativeSpread": field.relative_sd,
+    }
+    write_json(args.out.with_name(args.out.name.replace(".nii.gz", ".json")), content)
+    print(f"{args.out}  spread {100.0 * field.relative_sd:.1f} %")
     return 0
 
 

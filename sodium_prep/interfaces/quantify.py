@@ -9,13 +9,13 @@ from typing import Any
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
-from sodium_prep.interfaces.sodium import acquisition_from, load_noise
+from sodium_prep.interfaces.sodium import TransmitInputSpec, acquisition_from, load_noise, transmit_field
 
 
 class Quantify(Step):
     """Calibration by every reference, regional signals through the acquisition, table and maps."""
 
-    class input_spec(StepInputSpec):
+    class input_spec(TransmitInputSpec):
         in_file = File(exists=True, mandatory=True, desc="sodium image, native grid")
         noise_file = File(exists=True, mandatory=True)
         kspace_file = File(exists=True, desc="ISMRMRD file of the image, for estimates from k-space")
@@ -31,13 +31,13 @@ class Quantify(Step):
         lesion = File(exists=True)
         labels = File(exists=True, mandatory=True)
         atlas_table = File(exists=True, mandatory=True)
-        b1_plus = File(exists=True, desc="transmit field relative to nominal, any grid")
-        b1_units = traits.Str("", usedefault=True)
         groups = traits.List(traits.Str, desc="presets of regions that are estimated as one")
-        acquisition = traits.Dict(mandatory=True)
         psf_known = traits.Bool(mandatory=True)
+        relaxation = traits.Dict(desc="fields of Relaxation that replace the literature's, by tissue")
         registration_sd_mm = traits.Float(desc="what the registration leaves; a usual value if not given")
         refine = traits.Bool(True, usedefault=True, desc="let the regional model refine the registration")
+        fit_receive = traits.Bool(False, usedefault=True, desc="fit the receive profile with whole structures")
+        air_point = traits.Bool(False, usedefault=True, desc="air is a reference without sodium")
         psf_fwhm_mm = traits.Float(desc="a Gaussian PSF in place of the computed one")
         vials = traits.List(traits.Dict, mandatory=True, desc="fields of ReferenceGeometry")
         vials_placed = traits.Bool(mandatory=True)
@@ -68,7 +68,9 @@ class Quantify(Step):
         scan = self._scan(affine)
         eyes = _eyes(labels, affine, table)
         to_sodium = np.linalg.inv(scan.sodium_to_t1w)
-        relaxations = {tissue: tissue_relaxation(tissue, scan.acquisition.field_strength_t) for tissue in TISSUES}
+        given = self.inputs.relaxation or {}
+        field_t = scan.acquisition.field_strength_t
+        relaxations = {tissue: tissue_relaxation(tissue, field_t, given.get(tissue)) for tissue in TISSUES}
         result = quantify_scan(
             scan,
             compartments,
@@ -79,6 +81,8 @@ class Quantify(Step):
             references=self.inputs.references,
             estimators=self.inputs.estimators,
             refine=self.inputs.refine,
+            fit_receive=self.inputs.fit_receive,
+            air_point=self.inputs.air_point,
             groups=groups_of(list(self.inputs.groups or [])),
             **({"registration_sd_mm": sd} if isdefined(sd := self.inputs.registration_sd_mm) else {}),
         )
@@ -113,6 +117,7 @@ class Quantify(Step):
 
         from sodium_prep.anat.transforms import read_itk_affine
         from sodium_prep.pvc.psf import PsfModel
+        from sodium_prep.quant.b1 import field_on_grid
         from sodium_prep.quant.references import clipped_voxels
         from sodium_prep.regional.scan import Scan, mask_on_grid
 
@@ -126,7 +131,7 @@ class Quantify(Step):
             stored = load_image(path)[0]
             if stored.shape == image.shape:
                 clipped |= clipped_voxels(stored)
-        matrix = read_itk_affine(Path(self.inputs.transform))
+        transmit, matrix = transmit_field(self.inputs), read_itk_affine(Path(self.inputs.transform))
         head = mask_on_grid(load_image(self.inputs.head_mask)[0] > 0, t1w_affine, matrix, image.shape, affine)
         return Scan(
             image,
@@ -137,7 +142,8 @@ class Quantify(Step):
             psf,
             head,
             clipped,
-            self._b1_plus(image.shape, affine),
+            None if transmit is None else field_on_grid(transmit, head, affine, where=Path(self.inputs.in_file).name),
+            0.0 if transmit is None else transmit.relative_sd,
             Path(self.inputs.in_file).name,
             self._spokes() if self.inputs.kspace_file else None,
         )
@@ -148,25 +154,8 @@ class Quantify(Step):
         from sodium_prep.recon.reconstruct import reconstruct, whitened
 
         raw = read_ismrmrd(Path(self.inputs.kspace_file))
-        maps = reconstruct(raw).sensitivities
-        if self.inputs.profile_file:
-            maps = maps * load_image(self.inputs.profile_file)[0].astype("float32")
-        return Spokes(*whitened(raw), raw.trajectory, maps, raw.affine)
-
-    def _b1_plus(self, shape: Any, affine: Any) -> Any:
-        if not self.inputs.b1_plus:
-            return None
-        import numpy as np
-
-        from sodium_prep.bids.images import load_checked
-        from sodium_prep.quant.b1 import relative_b1_plus
-        from sodium_prep.quant.receive import resample_profile
-
-        data, map_affine = load_checked(Path(self.inputs.b1_plus))
-        flip = self.inputs.acquisition["flip_angle_deg"]
-        kappa = relative_b1_plus(data, self.inputs.b1_units, nominal_flip_deg=flip, where=self.inputs.b1_plus)
-        # Voxels without a measurement (air) count as nominal, so that they spoil no neighbour.
-        return resample_profile(np.nan_to_num(kappa, nan=1.0), map_affine, shape, affine)
+        spokes = Spokes(*whitened(raw), raw.trajectory, reconstruct(raw).sensitivities, raw.affine)
+        return spokes.without_profile(load_image(self.inputs.profile_file)[0]) if self.inputs.profile_file else spokes
 
     def _write(self, result: Any, scan: Any, relaxations: Any) -> None:
         import numpy as np

@@ -55,6 +55,7 @@ class CleanVendorImage(Step):
         in_file = File(exists=True, mandatory=True, desc="sodium image of the scanner")
         acquisition = traits.Dict(mandatory=True, desc="fields of Acquisition")
         psf_known = traits.Bool(mandatory=True, desc="whether trajectory, readout, resolution and filter are known")
+        n_channels = traits.Int(1, usedefault=True, desc="channels that the image is the sum of squares of")
 
     output_spec = _ImageOutputSpec
 
@@ -65,7 +66,7 @@ class CleanVendorImage(Step):
 
         image, affine = load_checked(Path(self.inputs.in_file))
         known = acquisition_from(self.inputs.acquisition) if self.inputs.psf_known else None
-        cleaned = clean_vendor_image(image, affine, known, self.inputs.in_file)
+        cleaned = clean_vendor_image(image, affine, known, self.inputs.in_file, self.inputs.n_channels)
         save_image(self.out_path("out_file", "sodium.nii"), cleaned.image, affine)
         save_noise(self.out_path("noise_file", "noise.npz"), cleaned.noise_sd, cleaned.noise_psd, image.shape)
         report = {
@@ -108,6 +109,10 @@ class AverageRuns(Step):
         return runtime
 
 
+class _ProfileOutputSpec(_ImageOutputSpec):
+    profile_file = File(desc="profile on the sodium grid")
+
+
 class CorrectReceive(Step):
     """The receive profile of an array taken off, from the ratio of array to volume coil."""
 
@@ -117,8 +122,7 @@ class CorrectReceive(Step):
         body = File(exists=True, mandatory=True, desc="volume coil")
         head = File(exists=True, mandatory=True, desc="array coil")
 
-    class output_spec(_ImageOutputSpec):
-        profile_file = File(desc="profile on the sodium grid")
+    output_spec = _ProfileOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
         from sodium_prep.bids.images import load_checked
@@ -135,11 +139,69 @@ class CorrectReceive(Step):
         save_image(self.out_path("profile_file", "profile.nii"), profile, affine)
         save_noise(self.out_path("noise_file", "noise.npz"), sd, noise.spectrum)
         report = {
+            "receive_method": "pair",
             "receive_pair": [Path(self.inputs.body).name, Path(self.inputs.head).name],
             "receive_range": [float(profile.min()), float(profile.max())],
             "receive_residual": found.relative_residual,
         }
         save_json(self.out_path("report_file", "receive.json"), report)
+        return runtime
+
+
+class TransmitInputSpec(StepInputSpec):
+    """What a step reads the transmit field from."""
+
+    b1_plus = File(exists=True, desc="transmit field relative to nominal, any grid")
+    b1_units = traits.Str("", usedefault=True)
+    b1_pair = traits.List(File(exists=True), desc="images at a flip angle and at twice it, in place of b1_plus")
+    b1_pair_flip_deg = traits.Float(desc="the smaller of their flip angles")
+    b1_pair_tr_s = traits.Float(desc="their repetition time")
+    acquisition = traits.Dict(mandatory=True, desc="fields of Acquisition")
+
+
+def transmit_field(inputs: Any) -> Any:
+    """What was measured of the transmit field, on its own grid; None without a measurement."""
+    from sodium_prep.bids.images import load_checked
+    from sodium_prep.physics.relaxation import tissue_relaxation
+    from sodium_prep.quant.b1 import double_angle_field, relative_b1_plus, smooth_transmit_field
+
+    if inputs.b1_plus:
+        data, affine = load_checked(Path(inputs.b1_plus))
+        flip = inputs.acquisition["flip_angle_deg"]
+        kappa = relative_b1_plus(data, inputs.b1_units, nominal_flip_deg=flip, where=inputs.b1_plus)
+        return smooth_transmit_field(kappa, affine, where=inputs.b1_plus)
+    if inputs.b1_pair:
+        (single, affine), (double, other) = (load_checked(Path(path)) for path in inputs.b1_pair)
+        if abs(affine - other).max() > 1e-3:
+            raise InputError(inputs.b1_pair[1], "lies on another grid than its partner", "Give the pair on one grid")
+        t1_s = tissue_relaxation("GM", inputs.acquisition["field_strength_t"]).t1_s
+        facts = (inputs.b1_pair_flip_deg, inputs.b1_pair_tr_s, t1_s)
+        return double_angle_field(single, double, affine, *facts, where=inputs.b1_pair[0])
+    return None
+
+
+class CorrectReceiveByTransmit(Step):
+    """The receive profile of a birdcage that transmits and receives taken off: by reciprocity its transmit field."""
+
+    class input_spec(TransmitInputSpec):
+        in_file = File(exists=True, mandatory=True)
+        noise_file = File(exists=True, mandatory=True)
+
+    output_spec = _ProfileOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from sodium_prep.quant.receive import divide_profile, resample_profile
+
+        image, affine = load_image(self.inputs.in_file)
+        noise, field = load_noise(self.inputs.noise_file), transmit_field(self.inputs)
+        relative = field.values / float(field.values[field.support].mean())
+        profile = resample_profile(relative, field.affine, image.shape, affine)
+        corrected, sd = divide_profile(image, noise.sd, profile)
+        save_image(self.out_path("out_file", "sodium.nii"), corrected, affine)
+        save_image(self.out_path("profile_file", "profile.nii"), profile, affine)
+        save_noise(self.out_path("noise_file", "noise.npz"), sd, noise.spectrum)
+        found = {"receive_method": "reciprocity", "receive_range": [float(profile.min()), float(profile.max())]}
+        save_json(self.out_path("report_file", "receive.json"), found)
         return runtime
 
 

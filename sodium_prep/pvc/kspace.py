@@ -24,7 +24,7 @@ the samples are projected onto it, and the transform of each compartment is comp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import finufft
@@ -87,6 +87,10 @@ class Spokes:
     def voxel_mm(self) -> Array:
         """Voxel size of the image."""
         return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    def without_profile(self, profile: NDArray[np.floating]) -> Spokes:
+        """The same samples for signals of an image that a receive profile (X, Y, Z) was taken off."""
+        return replace(self, sensitivities=(self.sensitivities * profile).astype(np.complex64))
 
     @property
     def alike(self) -> bool:

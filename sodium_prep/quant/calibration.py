@@ -223,16 +223,22 @@ def internal_reference_line(
 
 
 def predict_concentration(
-    signal: ArrayLike, signal_sd: ArrayLike, factor: ArrayLike, line: CalibrationLine
+    signal: ArrayLike,
+    signal_sd: ArrayLike,
+    factor: ArrayLike,
+    line: CalibrationLine,
+    slope_covariance: ArrayLike = 0.0,
 ) -> tuple[Array, Array, Array, Array]:
     """Concentration from signal, with its error by the delta method.
 
-    ``c = (S - a) / (b f)``; Var = (sd / (b f))^2 + J C J^T, J = [-1 / (b f), -c / b].
+    ``c = (S - a) / (b f)``; Var = (sd / (b f))^2 + J C J^T - 2 c cov(S, b) / (b^2 f), J = [-1 / (b f), -c / b].
 
     Parameters
     ----------
     signal, signal_sd, factor
         Signal, its standard deviation and the signal factor of the tissue; shapes broadcast.
+    slope_covariance
+        Covariance of the signal with the slope, where both come from one image.
 
     Returns
     -------
@@ -249,35 +255,46 @@ def predict_concentration(
         + line.covariance[1, 1] * (c / line.slope) ** 2
     )
     calibration = np.sqrt(np.maximum(variance, 0.0))
-    return c, np.hypot(noise, calibration), noise, calibration
+    shared = 2.0 * c * np.asarray(slope_covariance, dtype=float) / (gain * line.slope)
+    total = np.sqrt(np.maximum(noise**2 + variance - shared, 0.0))
+    return c, total, noise, calibration
+
+
+def disagreement(signal: float, one: CalibrationLine, other: CalibrationLine) -> tuple[float, float]:
+    """Difference of one signal's concentration by two lines: relative to the other's, and in standard errors.
+
+    The standard error is that of both lines, taken as independent; the error of the signal is common to both.
+    """
+    (a, _, _, sd_a), (b, _, _, sd_b) = (predict_concentration(signal, 0.0, 1.0, line) for line in (one, other))
+    difference, sd = float(a - b), float(np.hypot(sd_a, sd_b))
+    return difference / float(b), abs(difference) / sd if sd > 0.0 else (float("inf") if difference else 0.0)
 
 
 def fieller_interval(
-    signal: ArrayLike, signal_sd: ArrayLike, factor: ArrayLike, line: CalibrationLine, confidence: float = 0.95
+    signal: ArrayLike,
+    signal_sd: ArrayLike,
+    factor: ArrayLike,
+    line: CalibrationLine,
+    confidence: float = 0.95,
+    slope_covariance: ArrayLike = 0.0,
 ) -> tuple[Array, Array]:
     """Fieller's interval of a concentration, right also where the slope is poorly known.
 
-    Solves ``(S - a - b t)^2 = z^2 (sd^2 + C_aa + 2 t C_ab + t^2 C_bb)`` for t = c f (Fieller, J R Stat Soc B
-    1954;16:175). Unbounded (-inf, inf) where the slope is not distinguishable from zero (:func:`fieller_g` >= 1).
+    Solves ``(S - a - b t)^2 = z^2 (sd^2 + C_aa + 2 t (C_ab - cov(S, b)) + t^2 C_bb)`` for t = c f (Fieller, J R Stat
+    Soc B 1954;16:175). Unbounded (-inf, inf) where the slope is not distinguishable from zero.
     """
     s, sd, f = np.broadcast_arrays(*(np.asarray(v, dtype=float) for v in (signal, signal_sd, factor)))
     z2 = stats.norm.ppf(0.5 + confidence / 2.0) ** 2
     (caa, cab), (_, cbb) = line.covariance
     rest = s - line.intercept
     qa = line.slope**2 - z2 * cbb
-    qb = rest * line.slope + z2 * cab
+    qb = rest * line.slope + z2 * (cab - np.asarray(slope_covariance, dtype=float))
     qc = rest**2 - z2 * (sd**2 + caa)
     if qa <= 0:
         return np.full(s.shape, -np.inf), np.full(s.shape, np.inf)
     root = np.sqrt(np.maximum(qb**2 - qa * qc, 0.0))
     scale = qa * np.where(f > 0, f, np.nan)
     return (qb - root) / scale, (qb + root) / scale
-
-
-def fieller_g(line: CalibrationLine, confidence: float = 0.95) -> float:
-    """Fieller's g, ``z^2 Var(slope) / slope^2``: below 0.05 the delta method is good, from 1 no interval exists."""
-    z = float(stats.norm.ppf(0.5 + confidence / 2.0))
-    return z**2 * float(line.covariance[1, 1]) / line.slope**2
 
 
 def match_by_order(signals: Sequence[float], concentrations_mM: Sequence[float]) -> list[int]:

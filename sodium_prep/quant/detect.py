@@ -15,7 +15,8 @@ from sodium_prep.quant.noise import background_mask, bright_objects, measured_vo
 from sodium_prep.quant.references import ReferenceSignal, measure_reference
 
 _RADIUS_MM = (4.0, 30.0)
-_MINIMUM_FILL = 0.82
+LEAST_FILL = 0.82
+"""Share of a region that must lie in the ball or cylinder of its moments."""
 _EYE_DISTANCE_MM = 20.0
 
 
@@ -75,6 +76,11 @@ def geometry_from_mask(mask: NDArray[np.bool_], affine: Array, label: str) -> Re
     length = float(np.sqrt(12.0 * variances[odd]))
     radius = float(np.sqrt(volume / (np.pi * length)))
     return ReferenceGeometry(label, middle, radius, length, (float(axis[0]), float(axis[1]), float(axis[2])))
+
+
+def mask_fill(mask: NDArray[np.bool_], affine: Array) -> float:
+    """Share of a mask within half a voxel of its ball or cylinder (:func:`geometry_from_mask`)."""
+    return _fill(geometry_from_mask(mask, affine, "mask"), mask, affine)
 
 
 def rough_head_mask(image: NDArray[np.floating], affine: Array, cut_mm: float = 20.0) -> NDArray[np.bool_]:
@@ -162,7 +168,7 @@ def _as_object(
     core = ndimage.binary_erosion(region)
     level = float(np.median(data[core if core.any() else region])) - floor
     fill = _fill(geometry, region, affine)
-    if not (_RADIUS_MM[0] <= geometry.radius_mm <= _RADIUS_MM[1] and fill >= _MINIMUM_FILL):
+    if not (_RADIUS_MM[0] <= geometry.radius_mm <= _RADIUS_MM[1] and fill >= LEAST_FILL):
         return None
     return DetectedObject(geometry, level, volume, fill, bool((region & border).any()))
 
@@ -281,6 +287,7 @@ def find_eyes(
                 refine_mm=8.0,
                 radius_range_mm=radius_range_mm,
                 reach_mm=4.0,
+                surroundings="tissue",
                 maximum_residual=0.20,
             )
         )

@@ -86,22 +86,6 @@ def voxel_centres(shape: tuple[int, int, int], affine: Array) -> Array:
     return np.asarray(index @ affine[:3, :3].T + affine[:3, 3], dtype=np.float64)
 
 
-def shape_fraction(
-    geometry: ReferenceGeometry, shape: tuple[int, int, int], affine: Array, supersample: int = 5
-) -> NDArray[np.float32]:
-    """Fraction of every voxel that lies in the object, by ``supersample ** 3`` points per boundary voxel; (X, Y, Z)."""
-    distance = signed_distance(geometry, voxel_centres(shape, affine))
-    half_diagonal = 0.5 * float(np.linalg.norm(affine[:3, :3], axis=0) @ np.ones(3))
-    fraction = (distance < 0).astype(np.float32)
-    boundary = np.argwhere(np.abs(distance) <= half_diagonal)
-    if boundary.size:
-        steps = (np.arange(supersample) + 0.5) / supersample - 0.5
-        offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-        points = (boundary[:, None, :] + offsets) @ affine[:3, :3].T + affine[:3, 3]
-        fraction[tuple(boundary.T)] = (signed_distance(geometry, points) < 0).mean(axis=1)
-    return fraction
-
-
 def k_grid(shape: tuple[int, int, int], affine: Array) -> Array:
     """Spatial frequencies of the FFT grid as world vectors in 1/mm, shape (X, Y, Z, 3)."""
     cycles = np.stack(np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij"), axis=-1)
@@ -157,11 +141,6 @@ class BlurredObject:
         phase = np.exp(-2j * np.pi * (self.k @ (np.asarray(geometry.centre_mm) - self.origin)))
         spectrum = shape_spectrum(geometry, self.k) * self.transfer * phase
         return np.asarray(fft.ifftn(spectrum, workers=1).real, dtype=np.float64)
-
-
-def blurred_shape(geometry: ReferenceGeometry, shape: tuple[int, int, int], affine: Array, mtf: Mtf) -> Array:
-    """The object of unit signal as the acquisition images it, shape (X, Y, Z)."""
-    return BlurredObject(shape, affine, mtf).image(geometry)
 
 
 def crop_around(

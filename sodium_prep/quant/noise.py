@@ -18,6 +18,7 @@ from scipy import special, stats
 from sodium_prep.errors import InputError
 
 Array = NDArray[np.float64]
+Law = Literal["zero-mean", "rayleigh", "nc-chi", "unknown"]
 ImageKind = Literal["magnitude", "real"]
 
 _MIN_BACKGROUND_VOXELS = 200
@@ -38,11 +39,6 @@ def nc_chi_mean(amplitude: ArrayLike, sigma: float, n_coils: int = 1) -> Array:
     return np.asarray(np.where(large, asymptote, exact), dtype=np.float64)
 
 
-def rician_mean(amplitude: ArrayLike, sigma: float) -> Array:
-    """Mean of the magnitude of a complex signal with noise ``sigma`` in each of its two parts."""
-    return nc_chi_mean(amplitude, sigma, 1)
-
-
 def nc_chi_sd(amplitude: ArrayLike, sigma: float, n_coils: int = 1) -> Array:
     """Standard deviation of the same magnitude: ``sqrt(A^2 + 2 L sigma^2 - mean^2)``."""
     a = np.asarray(amplitude, dtype=float)
@@ -50,37 +46,13 @@ def nc_chi_sd(amplitude: ArrayLike, sigma: float, n_coils: int = 1) -> Array:
     return np.asarray(np.sqrt(np.maximum(a**2 + 2.0 * n_coils * sigma**2 - mean**2, 0.0)), dtype=np.float64)
 
 
-def invert_mean(mean: ArrayLike, sigma: float, n_coils: int = 1) -> Array:
-    """True amplitude whose mean magnitude is ``mean``; zero at and below the floor of pure noise.
-
-    For means over many voxels; a single voxel has no mean (see :func:`correct_magnitude`).
-    """
-    m = np.asarray(mean, dtype=float)
-    low, high = np.zeros_like(m), np.maximum(m, sigma) * 1.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        above = nc_chi_mean(middle, sigma, n_coils) > m
-        high = np.where(above, middle, high)
-        low = np.where(above, low, middle)
-    floor = nc_chi_mean(0.0, sigma, n_coils)
-    return np.asarray(np.where(m <= floor, 0.0, 0.5 * (low + high)), dtype=np.float64)
-
-
-def moment_amplitude(mean_square: ArrayLike, sigma: float, n_coils: int = 1) -> Array:
-    """Amplitude from the mean square magnitude of a region, ``sqrt(<M^2> - 2 L sigma^2)``, zero where that is negative.
-
-    Exact for any amplitude, since ``E[M^2] = A^2 + 2 L sigma^2``.
-    """
-    q = np.asarray(mean_square, dtype=float) - 2.0 * n_coils * sigma**2
-    return np.asarray(np.sqrt(np.maximum(q, 0.0)), dtype=np.float64)
-
-
 def correct_magnitude(image: ArrayLike, sigma: ArrayLike, n_coils: int = 1) -> NDArray[np.float32]:
     """Take the noise floor from each voxel: ``sign(q) sqrt(|q|)`` with ``q = M^2 - (2 L - 1) sigma^2``.
 
     For one channel that is Gudbjartsson and Patz' rule with its sign kept. Subtracting all of 2 L sigma^2, right for
-    the mean square of a region (:func:`moment_amplitude`), would leave each voxel low by sigma^2 / (2 A), as much as
-    the magnitude is high. From three times the noise on the bias is below 0.03 sigma; air keeps 0.48 sigma of its 1.25.
+    the mean square of a region as ``E[M^2] = A^2 + 2 L sigma^2``, would leave each voxel low by sigma^2 / (2 A), as
+    much as the magnitude is high. From three times the noise on the bias is below 0.03 sigma; air keeps 0.48 sigma of
+    its 1.25.
 
     Parameters
     ----------
@@ -135,14 +107,17 @@ class NoiseFloor:
     mean_to_sd
         0 for zero-mean data, 1.913 for Rayleigh; larger for sums of squares over channels.
     law
-        ``zero-mean``, ``rayleigh`` or ``unknown``; only the first two are safe to treat.
+        ``zero-mean``, ``rayleigh``, ``nc-chi`` (sum of squares over channels) or ``unknown``; the last is not treated.
+    n_channels
+        Of the law.
     """
 
     mean: float
     sd: float
     n_voxels: int
     mean_to_sd: float
-    law: Literal["zero-mean", "rayleigh", "unknown"]
+    law: Law
+    n_channels: int = 1
 
     @property
     def noise_sd(self) -> float:
@@ -150,41 +125,34 @@ class NoiseFloor:
 
         That of zero-mean air itself; of Rayleigh air over 0.655; of any other over 0.707, the limit of many channels.
         """
-        share = {"zero-mean": 1.0, "rayleigh": float(np.sqrt(2.0 - np.pi / 2.0)), "unknown": float(np.sqrt(0.5))}
-        return self.sd / share[self.law]
+        if self.law == "zero-mean":
+            return self.sd
+        share = float(np.sqrt(0.5)) if self.law == "unknown" else float(nc_chi_sd(0.0, 1.0, self.n_channels))
+        return self.sd / share
 
 
-def measure_floor(image: ArrayLike, mask: NDArray[np.bool_], tolerance: float = 0.1) -> NoiseFloor:
+def measure_floor(image: ArrayLike, mask: NDArray[np.bool_], n_channels: int = 1, tolerance: float = 0.1) -> NoiseFloor:
     """Mean, spread and law of the background.
 
     Parameters
     ----------
+    n_channels
+        Channels that were combined by sum of squares, as the user says; the air has to agree.
     tolerance
-        Relative deviation of mean / sd from Rayleigh's sqrt(pi / (4 - pi)) up to which the law counts as Rayleigh.
+        Relative deviation of mean / sd from that of the law (1.913 for one channel) up to which it counts as obeyed.
     """
     values = np.asarray(image, dtype=float)[mask]
     low, high = np.percentile(values, [0.0, 99.5])
     kept = values[(values >= low) & (values <= high)]
     mean, sd = float(kept.mean()), float(kept.std())
     ratio = mean / sd if sd > 0 else float("inf")
-    rayleigh = float(np.sqrt(np.pi / (4.0 - np.pi)))
-    law: Literal["zero-mean", "rayleigh", "unknown"] = "unknown"
+    expected = float(nc_chi_mean(0.0, 1.0, n_channels) / nc_chi_sd(0.0, 1.0, n_channels))
+    law: Law = "unknown"
     if (values < 0).any() and abs(ratio) < 0.5:
         law = "zero-mean"
-    elif abs(ratio / rayleigh - 1.0) < tolerance:
-        law = "rayleigh"
-    return NoiseFloor(mean, sd, int(values.size), ratio, law)
-
-
-def correlated_mean_sd(noise_sd: float, n_voxels: int, voxel_mm3: float, noise_fwhm_mm: float) -> float:
-    """Standard error of the mean of a compact region in noise that a Gaussian has smoothed.
-
-    ``sd sqrt(V_c / V)`` with the correlation volume ``V_c = (4 pi s^2)^(3/2)``, s the Gaussian's sigma; white noise
-    where V_c is below the voxel volume. Valid for regions much larger than V_c.
-    """
-    s = noise_fwhm_mm / np.sqrt(8.0 * np.log(2.0))
-    correlation_mm3 = max(float((4.0 * np.pi * s**2) ** 1.5), voxel_mm3)
-    return float(noise_sd * np.sqrt(correlation_mm3 / (n_voxels * voxel_mm3)))
+    elif abs(ratio / expected - 1.0) < tolerance:
+        law = "rayleigh" if n_channels == 1 else "nc-chi"
+    return NoiseFloor(mean, sd, int(values.size), ratio, law, n_channels)
 
 
 def measured_voxels(image: ArrayLike) -> NDArray[np.bool_]:

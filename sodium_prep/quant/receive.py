@@ -74,15 +74,49 @@ def receive_profile(
     InputError
         If the grids differ or hardly any voxel has signal in both.
     """
+    found = local_ratio(head, body, affine, minimum_power_ratio=minimum_power_ratio, where=where)
+    support, spacing = found.support, np.linalg.norm(affine[:3, :3], axis=0)
+    weights = np.where(support, 1.0 / (found.variance + _MODEL_SD**2), 0.0)
+    log_profile = smooth_field(found.log_ratio, weights, spacing, scale_mm=scale_mm, stiffness=0.1)
+    low, high = np.min(log_profile[support]), np.max(log_profile[support])
+    values = np.exp(np.clip(log_profile, low, high))
+    inner = _largest(found.objects) if head_mask is None else head_mask
+    values /= float(values[inner].mean())
+    deviation = (found.log_ratio - log_profile)[support]
+    spread = 1.482602218505602 * float(np.median(np.abs(deviation - np.median(deviation))))
+    return ReceiveProfile(values.astype(np.float32), np.asarray(affine, dtype=np.float64), support, spread)
+
+
+@dataclass(frozen=True)
+class LocalRatio:
+    """Logarithm of the ratio of two magnitudes, its variance, and where both have signal; objects of either."""
+
+    log_ratio: Array
+    variance: Array
+    support: NDArray[np.bool_]
+    objects: NDArray[np.bool_]
+
+
+def local_ratio(
+    over: NDArray[np.floating],
+    under: NDArray[np.floating],
+    affine: Array,
+    *,
+    minimum_power_ratio: float = 2.0,
+    where: str = "pair of images",
+) -> LocalRatio:
+    """Ratio of two magnitude images of one object, by local sums of their power without the noise floor.
+
+    Parameters and errors as for :func:`receive_profile`.
+    """
     from scipy import ndimage
 
-    if head.shape != body.shape:
-        raise InputError(where, f"the images have shapes {head.shape} and {body.shape}", "Give them on one grid")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    objects = bright_objects(head, affine) | bright_objects(body, affine)
+    if over.shape != under.shape:
+        raise InputError(where, f"the images have shapes {over.shape} and {under.shape}", "Give them on one grid")
+    objects = bright_objects(over, affine) | bright_objects(under, affine)
     power, floors = [], []
-    support = ndimage.binary_erosion(head > 0) & ndimage.binary_erosion(body > 0)
-    for image in (np.asarray(head, dtype=float), np.asarray(body, dtype=float)):
+    support = ndimage.binary_erosion(over > 0) & ndimage.binary_erosion(under > 0)
+    for image in (np.asarray(over, dtype=float), np.asarray(under, dtype=float)):
         air = background_mask(image, affine, objects, where=where)
         floors.append(float(np.mean(image[air] ** 2)))
         power.append(image**2 - floors[-1])
@@ -94,16 +128,8 @@ def receive_profile(
     averaged = (4.0 * np.pi) ** 1.5
     support &= (sums[0] > 0) & (sums[1] > 0)
     ratio = np.where(support, 0.5 * np.log(np.where(support, sums[0], 1.0) / np.where(support, sums[1], 1.0)), 0.0)
-    noise_variance = sum(f / (2.0 * averaged * np.where(support, s, 1.0)) for f, s in zip(floors, sums, strict=True))
-    weights = np.where(support, 1.0 / (noise_variance + _MODEL_SD**2), 0.0)
-    log_profile = smooth_field(ratio, weights, spacing, scale_mm=scale_mm, stiffness=0.1)
-    low, high = np.min(log_profile[support]), np.max(log_profile[support])
-    values = np.exp(np.clip(log_profile, low, high))
-    inner = _largest(objects) if head_mask is None else head_mask
-    values /= float(values[inner].mean())
-    deviation = (ratio - log_profile)[support]
-    spread = 1.482602218505602 * float(np.median(np.abs(deviation - np.median(deviation))))
-    return ReceiveProfile(values.astype(np.float32), np.asarray(affine, dtype=np.float64), support, spread)
+    variance = sum(f / (2.0 * averaged * np.where(support, s, 1.0)) for f, s in zip(floors, sums, strict=True))
+    return LocalRatio(ratio, np.asarray(variance, dtype=np.float64), support, objects)
 
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -116,19 +142,25 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def resample_profile(
-    values: NDArray[np.floating], affine: Array, shape: tuple[int, int, int], target_affine: Array
+    values: NDArray[np.floating],
+    affine: Array,
+    shape: tuple[int, int, int],
+    target_affine: Array,
+    outside: float | None = None,
 ) -> NDArray[np.float32]:
-    """A smooth profile on another grid, by trilinear interpolation; beyond its own grid it stays at the edge value."""
+    """A smooth profile on another grid, by trilinear interpolation.
+
+    Beyond its own grid it stays at the edge value, or is ``outside``.
+    """
     from scipy import ndimage
 
     from sodium_prep.quant.geometry import voxel_centres
 
     inverse = np.linalg.inv(affine)
     points = voxel_centres(shape, target_affine) @ inverse[:3, :3].T + inverse[:3, 3]
-    return np.asarray(
-        ndimage.map_coordinates(np.asarray(values, dtype=float), np.moveaxis(points, -1, 0), order=1, mode="nearest"),
-        dtype=np.float32,
-    )
+    rule = {"mode": "nearest"} if outside is None else {"mode": "constant", "cval": outside}
+    source, where = np.asarray(values, dtype=float), np.moveaxis(points, -1, 0)
+    return np.asarray(ndimage.map_coordinates(source, where, order=1, **rule), dtype=np.float32)
 
 
 def divide_profile(

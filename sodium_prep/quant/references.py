@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
+from sodium_prep.physics.relaxation import Relaxation
 from sodium_prep.quant.calibration import CalibrationLine, InterceptMode, fit_calibration
 from sodium_prep.quant.geometry import (
     Array,
@@ -26,7 +27,7 @@ from sodium_prep.quant.geometry import (
     voxel_centres,
 )
 from sodium_prep.quant.noise import measured_voxels
-from sodium_prep.quant.relaxation_error import relaxation_sensitivity
+from sodium_prep.quant.relaxation_error import relaxation_sensitivity, widening
 
 Flag = Literal["ok", "clipped", "poor fit", "weak", "moved", "cut"]
 
@@ -36,6 +37,15 @@ _WRAP_MM = 24.0
 
 _DOMINANT: Final = 0.5
 """Part of the blurred object's peak from which on a voxel counts for its signal."""
+
+_RING_MM: Final = (4.0, 24.0)
+"""Distances from the surface between which the surroundings tell what streaks and sidelobes do here."""
+_HOLE_FWHM_MM: Final = 8.0
+"""Smoothing that shows a bubble: it adds up what one object of this size leaves, and averages noise."""
+_SURE: Final = 3.0
+_FEWEST: Final = 50
+_MAXIMUM_SIZE_CHANGE: Final = 0.06
+"""Change of the signal that a free size may bring: less than a millimetre of radius of a usual vial."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +132,16 @@ def measure_reference(
     refine_mm: float = 2.0,
     radius_range_mm: tuple[float, float] | None = None,
     reach_mm: float = 8.0,
+    surroundings: Literal["air", "tissue"] = "air",
     maximum_residual: float = 0.10,
+    maximum_deviation: float = 0.20,
 ) -> ReferenceSignal:
     """Signal of one reference by least squares of the blurred object.
 
-    Its place is found with a constant background beside it. The signal then comes from the voxels in which the object
-    itself dominates, without background: what a magnitude image shows in air, noise floor and rectified sidelobes, is
-    not there underneath the object.
+    Its place is found with a constant background beside it. In air the signal then comes from the voxels in which the
+    object itself dominates, without background: what a magnitude image shows in air, noise floor and rectified
+    sidelobes, is not there underneath the object. Tissue around an object does blur into it, and what the object fills
+    it does not: there the signal is that of ``S h + b (1 - h)`` with the blurred object h.
 
     Parameters
     ----------
@@ -153,9 +166,15 @@ def measure_reference(
         whose size is only known from the image.
     reach_mm
         Distance from the object's surface up to which voxels are fitted.
+    surroundings
+        What is around the object.
     maximum_residual
-        Reject above this residual relative to the signal, noise taken out: a large air bubble, a wrong size, or not
-        the object at all. Streaks of undersampling leave 5 % in a vial of 50 mM without biasing its signal.
+        Reject above this residual relative to the signal, with noise taken out: not the object at all. In air that is
+        the noise of the surroundings where they have more than ``noise_sd`` says: streaks of undersampling are as
+        strong within an object as beside it, and do not bias its signal.
+    maximum_deviation
+        Reject if the residual, smoothed by 8 mm, exceeds this part of the signal anywhere within, by three times its
+        spread in the surroundings: an air bubble.
 
     Raises
     ------
@@ -189,20 +208,69 @@ def measure_reference(
     design, own = model.design(fitted, n_free)
     core = region.copy()
     core[region] = own
-    signal, variance, rms = _solve_with_error(design[own], model.values[own], core, fit_box, noise, noise_psd)
-    background = float(np.mean(model.values[~own] - signal * design[~own, 0])) if not own.all() else 0.0
+    if surroundings == "air":
+        signal, variance, rms = _solve_with_error(design[own], model.values[own], core, fit_box, noise, noise_psd)
+    else:
+        design = np.insert(design, 1, 1.0 - design[:, 0], axis=1)
+        signal, variance, rms = _solve_with_error(design, model.values, region, fit_box, noise, noise_psd, linear=2)
+    left = data - signal * model.blurred.image(fitted)
+    background = float(np.mean(left[region][~own])) if not own.all() else 0.0
     noise_rms = float(np.sqrt(np.mean(noise[fit_box][core] ** 2)))
     sd = float(np.sqrt(variance)) * max(1.0, rms / noise_rms if noise_rms > 0 else 1.0)
     measured = ReferenceSignal(
         geometry.label, signal, sd, background, rms / abs(signal), int(region.sum()), n_clipped, fitted, "ok", ""
     )
-    flag, reason = _judge(measured, rms, noise_rms, maximum_residual, at_bound=at_bound)
+    doubts = _Doubts(rms, noise_rms, 0.0, 0.0, at_bound)
+    if surroundings == "air":
+        away = signed_distance(fitted, centres)
+        ring = use & (away > _RING_MM[0]) & (away < _RING_MM[1])
+        inside = use & (away < 0.0)
+        hole = _deepest(left, inside, ring, np.linalg.norm(affine[:3, :3], axis=0), maximum_deviation * signal)
+        usual = max(noise_rms, _spread(left[ring]))
+        change = 0.0 if radius_range_mm else model.size_change(fitted, own, signal, usual)
+        doubts = _Doubts(rms, usual, hole / signal, change, at_bound)
+    flag, reason = _judge(measured, doubts, maximum_residual)
     return replace(measured, flag=flag, reason=reason)
 
 
-def _judge(
-    measured: ReferenceSignal, rms: float, noise_rms: float, maximum_residual: float, *, at_bound: bool
-) -> tuple[Flag, str]:
+def _spread(values: Array) -> float:
+    """Standard deviation by the median absolute deviation; zero of too few values."""
+    if values.size < _FEWEST:
+        return 0.0
+    return 1.482602218505602 * float(np.median(np.abs(values - np.median(values))))
+
+
+def _deepest(left: Array, inside: NDArray[np.bool_], ring: NDArray[np.bool_], voxel_mm: Array, least: float) -> float:
+    """Largest smoothed residual within the object; zero if that is no more than ``least`` or than chance.
+
+    Object and ring are smoothed each by itself, so that nothing of head or other vials gets into them.
+    """
+    from scipy import ndimage
+
+    def smooth(mask: NDArray[np.bool_]) -> Array:
+        sigma = _HOLE_FWHM_MM / voxel_mm / np.sqrt(8.0 * np.log(2.0))
+        weight = ndimage.gaussian_filter(mask.astype(float), sigma)[mask]
+        return np.asarray(ndimage.gaussian_filter(np.where(mask, left, 0.0), sigma)[mask] / weight, dtype=np.float64)
+
+    deepest = float(np.abs(smooth(inside)).max(initial=0.0))
+    return deepest if deepest > max(least, _SURE * _spread(smooth(ring))) else 0.0
+
+
+@dataclass(frozen=True)
+class _Doubts:
+    """What a fit leaves: its residual, what the surroundings would leave, and signs of a bubble or a wrong size.
+
+    ``hole`` and ``size_change`` are relative to the signal, and zero unless they are beyond chance.
+    """
+
+    rms: float
+    usual_rms: float
+    hole: float
+    size_change: float
+    at_bound: bool
+
+
+def _judge(measured: ReferenceSignal, doubts: _Doubts, maximum_residual: float) -> tuple[Flag, str]:
     """Whether a reference may be used, and the reason if not."""
     if measured.clipped:
         return "clipped", f"{measured.clipped} voxels are saturated"
@@ -210,11 +278,16 @@ def _judge(
         return "weak", f"its signal is only {measured.signal / measured.signal_sd:.1f} standard errors"
     if measured.background > _DOMINANT * measured.signal:
         return "weak", f"its surroundings have {measured.background / measured.signal:.0%} of its signal"
-    misfit = float(np.sqrt(max(rms**2 - noise_rms**2, 0.0))) / abs(measured.signal)
+    misfit = float(np.sqrt(max(doubts.rms**2 - doubts.usual_rms**2, 0.0))) / abs(measured.signal)
     # Below 1.2 the residual cannot be told from noise whose correlation is not known.
-    if misfit > maximum_residual and rms > 1.2 * noise_rms:
+    if misfit > maximum_residual and doubts.rms > 1.2 * doubts.usual_rms:
         return "poor fit", f"the fit leaves {misfit:.0%} of the signal (bubble, wrong size or wrong place)"
-    if at_bound:
+    if doubts.hole:
+        return "poor fit", f"{doubts.hole:.0%} of the signal are missing or in excess at one place (bubble?)"
+    if abs(doubts.size_change) > _MAXIMUM_SIZE_CHANGE:
+        change = f"{doubts.size_change:+.0%}"
+        return "poor fit", f"with its size free its signal changes by {change} (Radius and Length are of the inside)"
+    if doubts.at_bound:
         return "moved", "its best position or radius lies on the limit of the search"
     return "ok", ""
 
@@ -278,6 +351,19 @@ class _ObjectModel:
             columns.append((ahead - behind) / (2.0 * step_mm))
         return np.stack(columns, axis=1), profile > _DOMINANT * profile.max()
 
+    def size_change(
+        self, geometry: ReferenceGeometry, own: NDArray[np.bool_], signal: float, noise: float, step_mm: float = 0.02
+    ) -> float:
+        """Relative change of the signal if radius and length were free (one step); zero unless beyond chance."""
+        columns = [self.profile(geometry)[own]]
+        for direction in np.eye(5)[3 : 4 + (geometry.length_mm is not None)] * step_mm:
+            ahead, behind = (self.profile(_moved(geometry, sign * direction)) for sign in (1.0, -1.0))
+            columns.append((ahead - behind)[own] / (2.0 * step_mm))
+        free = np.stack(columns, axis=1)
+        change = float(np.linalg.lstsq(free, self.values[own], rcond=None)[0][0]) - signal
+        variance = noise**2 * (np.linalg.inv(free.T @ free)[0, 0] - 1.0 / float(columns[0] @ columns[0]))
+        return change / signal if abs(change) > _SURE * np.sqrt(max(variance, 0.0)) else 0.0
+
 
 def _solve_with_error(
     design: Array,
@@ -286,16 +372,18 @@ def _solve_with_error(
     box: tuple[slice, slice, slice],
     noise_sd: NDArray[np.floating],
     noise_psd: NDArray[np.floating] | None,
+    linear: int = 1,
 ) -> tuple[float, float, float]:
     """Signal, variance of the signal (sandwich), root mean square residual.
 
-    The columns of place and radius take no part in the solution (their coefficients are zero at the optimum), but their
-    freedom widens the variance.
+    The first ``linear`` columns are fitted, the first of them is the signal's. Those of place and radius take no part
+    in the solution (their coefficients are zero at the optimum), but their freedom widens the variance.
     """
     from scipy import fft
 
-    signal = float(design[:, 0] @ values / (design[:, 0] @ design[:, 0]))
-    residual = values - signal * design[:, 0]
+    fitted = np.linalg.lstsq(design[:, :linear], values, rcond=None)[0]
+    signal = float(fitted[0])
+    residual = values - design[:, :linear] @ fitted
     # Row of the pseudo-inverse that makes the signal out of the voxels, laid back into the image.
     weights = np.zeros(noise_sd.shape)
     weights[box][region] = np.linalg.pinv(design)[0]
@@ -320,8 +408,9 @@ def calibrate_references(
 ) -> CalibrationLine:
     """Calibration line from all usable references.
 
-    ``x_k = c_k f_k``; its error holds the concentration's, and that of the signal factor from relaxation and B1+. A
-    single reference makes a line through the origin, which nothing checks.
+    ``x_k = c_k f_k``; its error holds the concentration's, and that of the signal factor from relaxation and B1+.
+    References of the same relaxation are of one batch: that error is common to them and moves the line, it does not
+    scatter them about it. A single reference makes a line through the origin, which nothing checks.
 
     Parameters
     ----------
@@ -335,10 +424,12 @@ def calibrate_references(
     InputError
         If a usable reference has no concentration or relaxation, or too few are usable (with the reasons).
     """
-    x, x_sd = [], []
     kappas = [1.0] * len(signals) if b1_plus is None else b1_plus
     usable = [(s, k) for s, k in zip(signals, kappas, strict=True) if s.usable]
-    for measured, kappa in usable:
+    n = len(usable)
+    x, own_sd, shared_sd = np.zeros(n), np.zeros(n), np.zeros(n)
+    batches: dict[Relaxation, list[int]] = {}
+    for i, (measured, kappa) in enumerate(usable):
         known = measured.geometry
         if known.concentration_mM is None or known.relaxation is None:
             raise InputError(
@@ -346,9 +437,14 @@ def calibrate_references(
                 f"concentration or relaxation of {measured.label} is not known",
                 "Give Concentration, T1 and T2star of every reference in SodiumReferences",
             )
-        found = relaxation_sensitivity(acquisition, known.relaxation, b1_plus=kappa, b1_plus_sd=b1_plus_sd, n_draws=2)
-        x.append(known.concentration_mM * found.factor)
-        x_sd.append(x[-1] * np.hypot(found.dlnf, known.concentration_sd_mM / max(known.concentration_mM, 1e-12)))
+        batches.setdefault(known.relaxation, []).append(i)
+        found = relaxation_sensitivity(acquisition, known.relaxation, b1_plus=kappa, b1_plus_sd=b1_plus_sd)
+        x[i] = known.concentration_mM * found.factor
+        shared_sd[i] = x[i] * found.dlnf * widening(acquisition, known.relaxation, b1_plus=kappa)
+        own_sd[i] = x[i] * known.concentration_sd_mM / max(known.concentration_mM, 1e-12)
+    for members in batches.values():
+        if len(members) == 1:
+            own_sd[members], shared_sd[members] = np.hypot(own_sd[members], shared_sd[members]), 0.0
     if not usable:
         told = "; ".join(f"{s.label}: {s.reason}" for s in signals) or "none was found"
         raise InputError(
@@ -356,12 +452,17 @@ def calibrate_references(
         )
     if len(usable) == 1 and air is None:
         intercept = "zero"
-    return fit_calibration(
-        x,
-        [s.signal for s, _ in usable],
-        [s.signal_sd for s, _ in usable],
-        x_sd=x_sd,
-        intercept=intercept,
-        air=air,
-        where=where,
-    )
+
+    def fit(at: Array) -> CalibrationLine:
+        values, sds = [s.signal for s, _ in usable], [s.signal_sd for s, _ in usable]
+        return fit_calibration(at, values, sds, x_sd=own_sd, intercept=intercept, air=air, where=where)
+
+    line = fit(x)
+    covariance = line.covariance
+    for members in batches.values():
+        if shared_sd[members].any():
+            step = np.where(np.isin(np.arange(n), members), shared_sd, 0.0)
+            up, down = fit(x + step), fit(x - step)
+            change = 0.5 * np.array([up.intercept - down.intercept, up.slope - down.slope])
+            covariance = covariance + np.outer(change, change)
+    return replace(line, covariance=covariance)

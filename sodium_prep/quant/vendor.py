@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
-from sodium_prep.quant.noise import NoiseFloor, background_mask, estimate_noise_sd, measure_floor
+from sodium_prep.quant.noise import NoiseFloor, background_mask, correct_magnitude, estimate_noise_sd, measure_floor
 from sodium_prep.recon.noise import noise_power_spectrum
-
-_RAYLEIGH_SD = float(np.sqrt(2.0 - np.pi / 2.0))
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,16 @@ class CleanedImage:
 
 
 def clean_vendor_image(
-    image: NDArray[np.float32], affine: NDArray[np.float64], acquisition: Acquisition | None, where: str
+    image: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    acquisition: Acquisition | None,
+    where: str,
+    n_channels: int = 1,
 ) -> CleanedImage:
-    """Measure the noise in air and take off a Rician floor.
+    """Measure the noise in air and take off a Rician floor, or that of a sum of squares over channels.
 
-    Only Rayleigh-distributed air is corrected, by ``sign(q) sqrt(|q|)`` with ``q = M^2 - sigma^2``: its mean over
-    voxels is right to first order in sigma^2 / A^2 for signals above the noise, which sums over regions need (the
-    power-domain estimate ``M^2 - 2 sigma^2`` of Gudbjartsson and Patz, MRM 1995, is right for squares only). The air
-    of arrays and of compressed sensing follows no known law, and is left as it is.
+    Only air that obeys the law is corrected (:func:`~sodium_prep.quant.noise.correct_magnitude`). That of adaptive
+    combinations and of compressed sensing follows no known law, and is left as it is.
 
     Parameters
     ----------
@@ -58,6 +58,8 @@ def clean_vendor_image(
         For the colour of the noise; None if trajectory or filter are not known.
     where
         The file, for messages.
+    n_channels
+        Channels of a sum of squares.
     """
     voxel_mm = np.linalg.norm(affine[:3, :3], axis=0)
     psd = np.ones(image.shape, dtype=np.float32)
@@ -69,12 +71,11 @@ def clean_vendor_image(
         air = background_mask(image, affine, where=where)
     except InputError:
         return CleanedImage(image, float("nan"), psd, None, corrected=False)
-    floor = measure_floor(image, air)
+    floor = measure_floor(image, air, n_channels)
     if floor.law == "zero-mean":
         return CleanedImage(image, estimate_noise_sd(image, air, "real"), psd, floor, corrected=False)
-    if floor.law == "rayleigh":
-        sigma = estimate_noise_sd(image, air, "magnitude")
-        q = image.astype(np.float64) ** 2 - sigma**2
-        cleaned = np.where(image == 0, 0.0, np.sign(q) * np.sqrt(np.abs(q)))
-        return CleanedImage(cleaned.astype(np.float32), sigma, psd, floor, corrected=True)
-    return CleanedImage(image, floor.sd / _RAYLEIGH_SD, psd, floor, corrected=False)
+    if floor.law == "unknown":
+        return CleanedImage(image, floor.noise_sd, psd, floor, corrected=False)
+    sigma = estimate_noise_sd(image, air, "magnitude", n_coils=n_channels)
+    cleaned = np.where(image == 0, np.float32(0.0), correct_magnitude(image, sigma, n_channels))
+    return CleanedImage(cleaned, sigma, psd, floor, corrected=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_args
@@ -20,10 +21,13 @@ from sodium_prep.pvc.forward import region_fractions
 from sodium_prep.pvc.kspace import Spokes
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
+from sodium_prep.pvc.receive_fit import fit_receive_profile
 from sodium_prep.pvc.refine import refine_rigid
-from sodium_prep.quant.calibration import CalibrationLine, internal_reference_line
+from sodium_prep.quant.calibration import CalibrationLine, disagreement, internal_reference_line
 from sodium_prep.quant.detect import find_eyes, find_references, match_references
 from sodium_prep.quant.geometry import Mtf, ReferenceGeometry, voxel_centres
+from sodium_prep.quant.noise import background_mask, measure_floor
+from sodium_prep.quant.receive import divide_profile
 from sodium_prep.quant.references import (
     INTERNAL_REFERENCES,
     ReferenceSignal,
@@ -47,6 +51,8 @@ EYES_MM: Final = ((-33.0, 62.0, -38.0), (33.0, 62.0, -38.0))
 """About where the eyes lie in MNI152NLin6Asym space."""
 _REFINED_SD_MM: Final = 0.15
 """What a refined registration leaves, at the least, with fractions that are estimates themselves."""
+DISAGREEMENT: Final = 2.5
+"""Standard errors from which on references disagree: among three pairs, chance brings that in 4 % of all scans."""
 _UNKNOWN_CONTENT: Final = Relaxation(0.05, 0.05)
 _EYE_CORE_MM: Final = 6.0
 _CORE_SHARE: Final = 0.95
@@ -75,6 +81,8 @@ class Scan:
         Saturated voxels of the image as stored.
     b1_plus : (X, Y, Z) or None
         Transmit field relative to nominal.
+    b1_plus_sd
+        Its standard uncertainty.
     where
         The file, for messages.
     spokes
@@ -90,6 +98,7 @@ class Scan:
     head: NDArray[np.bool_]
     clipped: NDArray[np.bool_]
     b1_plus: NDArray[np.float32] | None = None
+    b1_plus_sd: float = 0.0
     where: str = "sodium image"
     spokes: Spokes | None = None
 
@@ -126,6 +135,10 @@ class ScanResult:
         Whether the regional model refined the registration.
     corrected
         Maps corrected for partial volume on the native grid, mM.
+    disagreement
+        Largest disagreement between two references, in standard errors of both; None with fewer than two.
+    receive_fitted
+        Whether a receive profile was fitted and taken off.
     """
 
     signals: RegionalSignals
@@ -140,6 +153,8 @@ class ScanResult:
     notes: tuple[str, ...]
     refined: bool = False
     corrected: CorrectedMaps = field(default_factory=dict)
+    disagreement: float | None = None
+    receive_fitted: bool = False
 
 
 def nominal_psf(acquisition: Acquisition, affine: Array) -> PsfModel:
@@ -166,6 +181,8 @@ def quantify_scan(
     estimators: Sequence[str],
     groups: Sequence[Group] = MAIN,
     refine: bool = True,
+    fit_receive: bool = False,
+    air_point: bool = False,
     registration_sd_mm: float = REGISTRATION_SD_MM,
 ) -> ScanResult:
     """Estimate regional signals, calibrate by every reference there is, and make table and maps.
@@ -184,6 +201,10 @@ def quantify_scan(
         Regions that are estimated as one, besides those of the atlas.
     refine
         Let the regional model refine the registration, where the PSF is known.
+    fit_receive
+        Fit the receive profile with the signals of whole structures, where the PSF is known, and take it off.
+    air_point
+        Make the mean of air a point of the vials' line, where the air has zero mean.
     registration_sd_mm
         Standard deviation of each rigid motion of the registration as given.
 
@@ -197,7 +218,10 @@ def quantify_scan(
     notes = list(filter(None, [missing_note(groups, *of_atlas)]))
     wanted = allowed_estimators(scan, estimators, notes)
     maps = [name for name in MAP_NAMES if scan.psf is not None and name in estimators]
-    refined = False
+    given = scan
+    if fit_receive:
+        scan = _without_receive_profile(scan, compartments, relaxations, bool(vials) and "vials" in references, notes)
+    receive_fitted, refined = scan is not given, False
     if refine and scan.psf is not None:
         found = refine_rigid(
             scan.image, scan.affine, scan.noise, compartments, scan.sodium_to_t1w, relaxations, scan.psf
@@ -217,6 +241,7 @@ def quantify_scan(
         relaxations,
         scan.psf or nominal_psf(scan.acquisition, scan.affine),
         b1_plus=scan.b1_plus,
+        b1_plus_sd=scan.b1_plus_sd,
         estimators=wanted,
         maps=maps,
         groups=groups,
@@ -227,7 +252,8 @@ def quantify_scan(
     lines: dict[str, CalibrationLine] = {}
     measured = _measure_vials(scan, vials, vials_placed, eyes_mm, notes) if "vials" in references else ()
     if measured:
-        lines["vials"] = _vial_line(scan, measured)
+        air = _air(scan, measured, notes) if air_point else None
+        lines["vials"] = _vial_line(scan, measured, air)
         notes += [f"{m.label} is not used: {m.reason}." for m in measured if not m.usable]
         if sum(m.usable for m in measured) == 1:
             notes.append("One vial only: its line goes through the origin, and nothing checks it.")
@@ -237,6 +263,7 @@ def quantify_scan(
     if "vitreous" in references:
         eyes = _measure_eyes(scan, relaxations["vitreous"], eyes_mm)
         _add_vitreous_line(lines, scan, eyes, relaxations["vitreous"], notes)
+    disagreeing = _compare(signals, lines, notes)
     if not lines:
         notes.append("There is no reference, so nothing is given in mmol/L.")
     tsc, stderr, corrected = _maps(scan, compartments, relaxations, lines, signals)
@@ -254,6 +281,8 @@ def quantify_scan(
         tuple(notes),
         refined,
         corrected,
+        disagreeing,
+        receive_fitted,
     )
 
 
@@ -287,6 +316,24 @@ def _no_kspace(scan: Scan) -> str | None:
     if not scan.spokes.alike:
         return "it needs straight spokes with the same radii"
     return None
+
+
+def _compare(signals: RegionalSignals, lines: Mapping[str, CalibrationLine], notes: list[str]) -> float | None:
+    """Largest disagreement between references in standard errors, with a note for each that is beyond its error."""
+    found = next(reversed(signals.by_estimator.values()))
+    cortex = next(
+        i for i, r in enumerate(signals.regions) if (r.index, r.name, r.hemisphere) == (None, "Cortex", "both")
+    )
+    largest = []
+    for one, other in itertools.combinations(lines, 2):
+        relative, errors = disagreement(float(found.values[cortex]), lines[other], lines[one])
+        largest.append(errors)
+        if errors > DISAGREEMENT:
+            notes.append(
+                f"The references disagree: {other} gives {abs(relative):.0%} {'more' if relative > 0 else 'less'} than "
+                f"{one}, which is {errors:.1f} of their standard errors."
+            )
+    return max(largest, default=None)
 
 
 def expected_eyes(
@@ -361,9 +408,55 @@ def _measure(
     )
 
 
-def _vial_line(scan: Scan, measured: Sequence[ReferenceSignal]) -> CalibrationLine:
+def _without_receive_profile(
+    scan: Scan, compartments: Compartments, relaxations: Mapping[Tissue, Relaxation], vials: bool, notes: list[str]
+) -> Scan:
+    if scan.psf is None:
+        notes.append("The receive profile is not fitted: that needs the point spread function.")
+        return scan
+    found = fit_receive_profile(
+        scan.image, scan.affine, scan.noise, compartments, scan.sodium_to_t1w, relaxations, scan.psf
+    )
+    if not found.converged:
+        notes.append("The receive profile is not removed: its fit found no end.")
+        return scan
+    inside = found.values[found.fitted]
+    notes.append(
+        f"The receive profile was fitted to the image, from {inside.min():.2f} to {inside.max():.2f} over the head; a "
+        "gradient of concentration over the whole brain is taken for field."
+    )
+    if vials:
+        notes.append("The vials lie beyond the fitted profile, which is continued level to them: trust CSF more.")
+    corrected, sd = divide_profile(scan.image, scan.noise.sd, found.values)
+    spokes = scan.spokes and scan.spokes.without_profile(found.values)
+    return replace(scan, image=corrected, noise=Noise(sd, scan.noise.spectrum), spokes=spokes)
+
+
+def _air(scan: Scan, measured: Sequence[ReferenceSignal], notes: list[str]) -> tuple[float, float] | None:
+    """Mean of air with its standard error, if it is the floor that lies under the vials too."""
+    try:
+        air = background_mask(scan.image, scan.affine, scan.head, where=scan.where)
+    except InputError as error:
+        notes.append(f"Air is no reference: {error.problem}.")
+        return None
+    if measure_floor(scan.image, air).law != "zero-mean":
+        notes.append("Air is no reference: its floor is not there underneath the vials. That needs a real image.")
+        return None
+    weights = np.full((1, int(air.sum())), 1.0 / air.sum(), np.float32)
+    sd = float(np.sqrt(scan.noise.quadratic_form(weights, air)[0, 0]))
+    # The mean of all air says less of one vial's place than its noise does: so much do surroundings differ.
+    left = [m.background for m in measured if m.usable]
+    notes.append("Air is a point of the calibration line.")
+    return float(scan.image[air].mean(dtype=np.float64)), float(np.hypot(sd, np.std(left) if left else 0.0))
+
+
+def _vial_line(
+    scan: Scan, measured: Sequence[ReferenceSignal], air: tuple[float, float] | None = None
+) -> CalibrationLine:
     kappa = [1.0 if scan.b1_plus is None else _value_at(scan.b1_plus, scan.affine, m) for m in measured]
-    return calibrate_references(measured, scan.acquisition, b1_plus=kappa, where=scan.where)
+    return calibrate_references(
+        measured, scan.acquisition, b1_plus=kappa, b1_plus_sd=scan.b1_plus_sd, air=air, where=scan.where
+    )
 
 
 def _value_at(volume: NDArray[np.float32], affine: Array, measured: ReferenceSignal) -> float:
@@ -384,9 +477,7 @@ def _add_csf_line(
     known = INTERNAL_REFERENCES["CSF"]
     try:
         if scan.psf is not None:
-            lines["CSF"] = csf_line(
-                signals, scan.acquisition, relaxations["CSF"], known.concentration_mM, known.concentration_sd_mM
-            )
+            lines["CSF"] = csf_line(signals, known.concentration_mM, known.concentration_sd_mM)
             return
         signal, sd = _ventricle_core(scan, compartments)
         factor = float(signal_factor(scan.acquisition, relaxations["CSF"]))
@@ -462,7 +553,8 @@ def _add_vitreous_line(
     values = np.array([eye.signal for eye in usable])
     sd = float(np.hypot(np.sqrt(np.sum([eye.signal_sd**2 for eye in usable])) / len(usable), 0.5 * np.ptp(values)))
     known = INTERNAL_REFERENCES["vitreous"]
-    found = relaxation_sensitivity(scan.acquisition, vitreous, n_draws=2)
+    kappa = 1.0 if scan.b1_plus is None else float(np.mean([_value_at(scan.b1_plus, scan.affine, e) for e in usable]))
+    found = relaxation_sensitivity(scan.acquisition, vitreous, b1_plus=kappa, b1_plus_sd=scan.b1_plus_sd)
     spread = float(np.hypot(known.concentration_sd_mM, known.concentration_mM * found.dlnf))
     lines["vitreous"] = internal_reference_line(float(values.mean()), sd, found.factor, known.concentration_mM, spread)
 
@@ -492,7 +584,7 @@ def _maps(
     rest = np.clip(1.0 - total, 0.0, 1.0)
     factor += rest * signal_factor(scan.acquisition, relaxations["extracerebral"], kappa).reshape(-1)
     mean_factor = (factor / np.maximum(total + rest, 1e-6)).reshape(scan.image.shape)
-    spread = relaxation_sensitivity(scan.acquisition, relaxations["GM"], n_draws=2).dlnf
+    spread = relaxation_sensitivity(scan.acquisition, relaxations["GM"]).dlnf
     line = next(iter(lines.values()))
     corrected: CorrectedMaps = {}
     for (name, alone), signal in signals.maps.items():

@@ -39,7 +39,7 @@ from sodium_prep.pvc.sensitivity import (
     transfer_ratios,
     width_derivative,
 )
-from sodium_prep.quant.relaxation_error import relaxation_sensitivity
+from sodium_prep.quant.relaxation_error import relaxation_sensitivity, widening
 from sodium_prep.regional.designs import Design, Region, build_designs, merged_design
 from sodium_prep.regional.further import CorrectedMaps, Corrector, MapName, Weights
 from sodium_prep.regional.kspace import Response, kspace_fits
@@ -52,8 +52,9 @@ REGISTRATION_SD_MM: Final = 0.3
 PSF_WIDTH_SD: Final = 0.05
 """Relative standard deviation of the width of the point spread function."""
 _SDS: Final = {"t1_s": "t1_sd_s"} | T2STAR_PARAMETERS
+_SLOPES: Final = (*_SDS, "b1_plus")
 Parameter = tuple[str, str]
-"""A quantity that scans share: (tissue, field of its relaxation), or :data:`PSF_WIDTH`."""
+"""A quantity that scans share: (tissue, field of its relaxation or ``b1_plus``), or :data:`PSF_WIDTH`."""
 PSF_WIDTH: Final[Parameter] = ("PSF", "width")
 
 
@@ -103,6 +104,37 @@ class Signals:
 
 
 @dataclass(frozen=True)
+class CsfReference:
+    """Signal of CSF as a reference of its own, by least squares.
+
+    Attributes
+    ----------
+    signal
+        Of pure fluid.
+    within_sd
+        From noise and registration.
+    factor
+        Signal factor of CSF at the transmit field there.
+    changes
+        Of the signal by each relaxation parameter through PSF and signal factor together, for one standard deviation:
+        what that parameter does to the slope of the line, in units of signal.
+    covariance : (n,)
+        With the least-squares signals of the regions, from noise and registration.
+    """
+
+    signal: float
+    within_sd: float
+    factor: float
+    changes: dict[Parameter, float]
+    covariance: Array = field(repr=False)
+
+    @property
+    def sd(self) -> float:
+        """From noise, registration and relaxation."""
+        return float(np.sqrt(self.within_sd**2 + sum(change**2 for change in self.changes.values())))
+
+
+@dataclass(frozen=True)
 class RegionalSignals:
     """Everything that the table is made of before the calibration.
 
@@ -121,9 +153,9 @@ class RegionalSignals:
     spill_in, csf_signal : (n,)
         Part of the signal in the region's voxels that comes from elsewhere, and from CSF.
     shared_sd
-        Standard deviation of each relaxation parameter, and of the width of the PSF.
-    reference_signal
-        (signal, standard deviation with relaxation) of the CSF reference: the ventricles merged, all CSF without any.
+        Standard deviation of each relaxation parameter, of the transmit field, and of the width of the PSF.
+    csf_reference
+        The ventricles merged, all CSF without any; None if the head has none.
     misfit, residual_sd, noise_sd, condition
         Of the least-squares fit of the atlas regions; the first three within the brain.
     residual : (X, Y, Z) float32
@@ -144,7 +176,7 @@ class RegionalSignals:
     spill_in: Array = field(repr=False)
     csf_signal: Array = field(repr=False)
     shared_sd: dict[Parameter, float] = field(repr=False)
-    reference_signal: tuple[float, float]
+    csf_reference: CsfReference | None
     misfit: float
     residual_sd: float
     noise_sd: float
@@ -200,6 +232,7 @@ def regional_signals(
     *,
     usable: NDArray[np.bool_] | None = None,
     b1_plus: NDArray[np.floating] | None = None,
+    b1_plus_sd: float = 0.0,
     estimators: Sequence[EstimatorName] = ("none", "gtm", "labbe"),
     maps: Sequence[MapName] = (),
     groups: Sequence[Group] = MAIN,
@@ -228,6 +261,8 @@ def regional_signals(
         Transmit field relative to nominal; nominal if not given.
     maps
         Voxel-wise maps that are wanted.
+    b1_plus_sd
+        Its standard uncertainty, common to all regions of a tissue.
     groups
         Regions that are estimated as one, besides those of the atlas.
     registration_sd_mm
@@ -275,6 +310,7 @@ def regional_signals(
     )  # fmt: skip
     prediction = (fine.astype(np.float32) @ blurred).reshape(image.shape)
     composition = _composition(compartments, fractions, means)
+    fluid = _csf_design(compartments)
     found: dict[EstimatorName, Signals] = {}
     corrector = Corrector(
         image, mask, compartments, regions, designs, blurred, fractions, first, voxel_mm, psf, relaxations
@@ -300,13 +336,15 @@ def regional_signals(
             matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
             found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
     sds: dict[Parameter, float] = {PSF_WIDTH: PSF_WIDTH_SD}
+    wide = {tissue: widening(acquisition, relaxation) for tissue, relaxation in present.items()}
     sds |= {
-        (tissue, p): float(getattr(relaxation, sd)) for tissue, relaxation in present.items() for p, sd in _SDS.items()
+        (t, p): wide[t] * float(getattr(relaxation, sd)) for t, relaxation in present.items() for p, sd in _SDS.items()
     }
+    sds |= {(tissue, "b1_plus"): b1_plus_sd for tissue in present}
     residual = np.where(mask, image - prediction, np.nan).astype(np.float32)
     return RegionalSignals(
         regions, found, means, volumes, composition, *_signal_sources(scan, means, fits), sds,
-        _reference_signal(scan, system, sds),
+        None if fluid is None else _csf_reference(scan, system, fits, fluid, fractions, b1_plus, sds),
         first.misfit, first.residual_sd, first.noise_sd, first.condition, residual, prediction,
         _voxelwise(corrector, maps, notes), tuple(notes),
     )  # fmt: skip
@@ -337,14 +375,14 @@ def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tupl
     """Signal factor of regions of one tissue each, and the derivatives of its logarithm."""
     factors = np.ones(len(tissues))
     present = sorted(set(scan.compartments.tissues))
-    slopes: dict[Parameter, Array] = {(t, p): np.zeros(len(tissues)) for t in present for p in _SDS}
+    slopes: dict[Parameter, Array] = {(t, p): np.zeros(len(tissues)) for t in present for p in _SLOPES}
     known: dict[tuple[Tissue, float], tuple[float, dict[str, float]]] = {}
     for row, (tissue, b1) in enumerate(zip(tissues, kappa.tolist(), strict=True)):
         if (tissue, b1) not in known:
-            found = relaxation_sensitivity(scan.acquisition, scan.relaxations[tissue], b1_plus=b1, n_draws=2)
+            found = relaxation_sensitivity(scan.acquisition, scan.relaxations[tissue], b1_plus=b1)
             known[tissue, b1] = (found.factor, found.derivatives)
         factors[row], derivatives = known[tissue, b1]
-        for p in _SDS:
+        for p in _SLOPES:
             slopes[tissue, p][row] = derivatives[p]
     return factors, slopes
 
@@ -470,18 +508,50 @@ def _signal_sources(scan: _Scan, means: RegionMeans, fits: Sequence[RegionFit]) 
     return spill, csf
 
 
-def _reference_signal(scan: _Scan, system: RegionalSystem, sds: Mapping[Parameter, float]) -> tuple[float, float]:
-    """Signal of CSF as its own reference: the ventricles of the atlas as one region, all CSF if it has none."""
-    c = scan.compartments
+def _csf_design(c: Compartments) -> Design | None:
+    """The ventricles of the atlas as one region, all CSF if it has none."""
     fluid = [i for i in c.regions if c.structures[i] == "csf" and c.voxels[i].size]
     if not fluid:
-        return float("nan"), float("nan")
+        return None
     ventricles = [i for i in fluid if "vent" in c.names[i].lower()]
-    region = Region(None, "CSF", "both", "CSF", tuple(ventricles or fluid))
-    design = merged_design(c, region)
-    fit = system.fit(design.membership)
-    response = _responses(scan, design.membership @ np.nan_to_num(fit.values), fit)
-    moved = motion_covariance(response.motion[:1], scan.registration_sd_mm)
-    variance = float(fit.covariance[0, 0]) * max(1.0, fit.misfit) + float(moved[0, 0])
-    variance += sum(float(change[0] * sds[p]) ** 2 for p, change in response.slopes.items())
-    return float(fit.values[0]), float(np.sqrt(variance))
+    return merged_design(c, Region(None, "CSFReference", "both", "CSF", tuple(ventricles or fluid)))
+
+
+def _csf_reference(
+    scan: _Scan,
+    system: RegionalSystem,
+    fits: Sequence[RegionFit],
+    fluid: Design,
+    fractions: scipy.sparse.csr_matrix,
+    b1_plus: NDArray[np.floating] | None,
+    sds: Mapping[Parameter, float],
+) -> CsfReference:
+    """The fluid as one more region beside all others, so that what they share is known."""
+    region, kappa = fluid.regions[0], 1.0
+    if b1_plus is not None:
+        share = np.asarray(fractions[list(region.members)].sum(axis=0)).reshape(-1)
+        kappa = float(share @ np.asarray(b1_plus, float).reshape(-1) / share.sum())
+    every = replace(
+        scan,
+        designs=[*scan.designs, fluid],
+        regions=(*scan.regions, region),
+        kappa=np.append(scan.kappa, kappa if kappa > 0.0 else 1.0),
+    )
+    all_fits = [*fits, system.fit(fluid.membership)]
+    joint = _corrected(every, all_fits, [fit.misfit for fit in all_fits])
+    value = float(joint.values[-1])
+    changes = {
+        p: sd
+        * float(
+            (joint.slopes[p][-1] if p in joint.slopes else 0.0)
+            - value * (joint.log_slopes[p][-1] if p in joint.log_slopes else 0.0)
+        )
+        for p, sd in sds.items()
+    }
+    return CsfReference(
+        value,
+        float(np.sqrt(joint.covariance[-1, -1])),
+        float(joint.factors[-1]),
+        changes,
+        joint.covariance[:-1, -1],
+    )

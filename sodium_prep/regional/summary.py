@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -102,7 +103,7 @@ def scan_metrics(result: ScanResult, scan: Scan, relaxations: Mapping[Tissue, Re
     Returns
     -------
     Plain values: ``metrics`` by the names of :data:`sodium_prep.report.qc.THRESHOLDS`, ``psf``, ``primary``, ``notes``,
-    ``signal_factors`` (of the tissues at nominal flip angle), what became of the registration.
+    ``signal_factors`` (of the tissues at nominal flip angle), ``relaxation`` as used, what became of the registration.
     """
     signals = result.signals
     primary = next(iter(result.lines), None)
@@ -117,7 +118,9 @@ def scan_metrics(result: ScanResult, scan: Scan, relaxations: Mapping[Tissue, Re
         "psf": _psf_record(scan, relaxations),
         "primary": primary,
         "signal_factors": {tissue: float(signal_factor(scan.acquisition, relaxations[tissue])) for tissue in _TISSUES},
+        "relaxation": {tissue: asdict(relaxation) for tissue, relaxation in relaxations.items()},
         "registration_refined": result.refined,
+        **({"receive_method": "fit"} if result.receive_fitted else {}),
         "condition": signals.condition,
         "registration_sd_mm": result.registration_sd_mm,
         "notes": list(result.notes),
@@ -173,13 +176,11 @@ def _concentration_metrics(result: ScanResult, primary: str | None) -> dict[str,
             and (row["estimator"], row["reference"]) == (estimator, reference)
         )
 
-    cortex = [tsc("Cortex", reference) for reference in result.lines]
     out: dict[str, float | None] = {}
     if estimator == "labbe":
         out |= {"gm_tsc_mM": tsc("Cortex", primary), "wm_tsc_mM": tsc("WhiteMatter", primary)}
         out["csf_gm_ratio"] = tsc("CSF", primary) / tsc("Cortex", primary)
-    if len(cortex) > 1:
-        out["reference_disagreement"] = float((max(cortex) - min(cortex)) / min(cortex))
+    out["reference_disagreement"] = result.disagreement
     if result.tsc is not None:
         seen = result.tsc[np.isfinite(result.signals.residual)]
         out["negative_fraction"] = float(np.mean(seen < 0.0))

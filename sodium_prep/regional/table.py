@@ -8,15 +8,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sodium_prep.physics.acquisition import Acquisition
-from sodium_prep.physics.relaxation import Relaxation
+from sodium_prep.errors import InputError
 from sodium_prep.quant.calibration import (
     CalibrationLine,
     fieller_interval,
     internal_reference_line,
     predict_concentration,
 )
-from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.regional.asymmetry import asymmetry, concentrations_over_gain, ratio, side_pairs
 from sodium_prep.regional.lesion import mirror_weights
 from sodium_prep.regional.signals import EstimatorName, RegionalSignals, Signals
@@ -104,27 +102,41 @@ _UNCERTAIN: Final = 0.25
 _MISFIT: Final = 4.0
 
 
-def csf_line(
-    signals: RegionalSignals,
-    acquisition: Acquisition,
-    relaxation: Relaxation,
-    concentration_mM: float,
-    concentration_sd_mM: float,
-) -> CalibrationLine:
+def csf_line(signals: RegionalSignals, concentration_mM: float, concentration_sd_mM: float) -> CalibrationLine:
     """Calibration by CSF of assumed concentration, from its partial-volume corrected signal.
 
-    The uncertainty of the signal factor of CSF counts as one of its concentration. That signal of CSF and of regions
-    come from one fit is neglected.
+    Its error holds noise, registration and relaxation of the fluid, and that of the concentration. What of it the
+    signals of the regions share is taken off where a concentration is made of both (:func:`regional_table`).
 
-    Parameters
-    ----------
-    relaxation
-        Of CSF.
+    Raises
+    ------
+    InputError
+        If there is no CSF, or its signal is not positive.
     """
-    signal, sd = signals.reference_signal
-    found = relaxation_sensitivity(acquisition, relaxation, n_draws=2)
-    spread = float(np.hypot(concentration_sd_mM, concentration_mM * found.dlnf))
-    return internal_reference_line(signal, sd, found.factor, concentration_mM, spread)
+    fluid = signals.csf_reference
+    if fluid is None:
+        raise InputError("CSF", "the anatomy shows no CSF", "Use another reference")
+    return internal_reference_line(fluid.signal, fluid.sd, fluid.factor, concentration_mM, concentration_sd_mM)
+
+
+def _shared_with_slope(
+    signals: RegionalSignals, estimator: EstimatorName, found: Signals, reference: str, line: CalibrationLine
+) -> NDArray[np.float64]:
+    """Covariance of the regional signals with the slope of the CSF line, (n,); none with that of another.
+
+    Relaxation and the width of the PSF move both; noise and registration too, and what they share is known for least
+    squares, from which the reference comes.
+    """
+    total = np.zeros(len(found.values))
+    fluid = signals.csf_reference
+    if reference != "CSF" or fluid is None or line.mode != "internal":
+        return total
+    if estimator == "labbe":
+        total = total + fluid.covariance
+    for p, change in fluid.changes.items():
+        own = found.slopes.get(p, 0.0) - (found.values - line.intercept) * found.log_slopes.get(p, 0.0)
+        total = total + own * signals.shared_sd[p] * change
+    return total * line.slope / fluid.signal
 
 
 def regional_table(signals: RegionalSignals, lines: Mapping[str, CalibrationLine]) -> list[dict[str, Any]]:
@@ -162,8 +174,9 @@ def _rows(
     signals: RegionalSignals, estimator: EstimatorName, found: Signals, reference: str, line: CalibrationLine
 ) -> list[tuple[int, dict[str, Any]]]:
     within_sd, total_sd = found.signal_sd(signals.shared_sd, line.intercept)
-    tsc, total, _, _ = predict_concentration(found.values, total_sd, found.factors, line)
-    low, high = fieller_interval(found.values, total_sd, found.factors, line)
+    shared = _shared_with_slope(signals, estimator, found, reference, line)
+    tsc, total, _, _ = predict_concentration(found.values, total_sd, found.factors, line, shared)
+    low, high = fieller_interval(found.values, total_sd, found.factors, line, slope_covariance=shared)
     gain = line.slope * found.factors
     within = within_sd / gain
     means = signals.means

@@ -63,7 +63,7 @@ def build_methods(
             ``method`` (gridding, vendor), ``trajectory``, ``n_spokes``, ``n_coils``, ``kspace_filter``, ``n_runs``,
             ``floor_removed`` (bool).
         ``receive``
-            ``method`` (rb1cor, n4).
+            ``method`` (pair, reciprocity, fit).
         ``anatomy``
             ``contrast``, ``n4`` (bool), ``brain_extraction`` (template, derivatives), ``template``, ``taken`` (what
             comes from derivatives, in words), ``derivatives`` (their names).
@@ -163,14 +163,19 @@ def _reconstruction(step: Step) -> str:
 
 
 def _receive(step: Step) -> str:
-    if step.get("method") == "rb1cor":
+    if step.get("method") == "pair":
         return (
             "The receive profile was removed by the smoothed ratio of a sodium image taken with the receive array to "
             "one taken with the volume coil {lachner2020}."
         )
-    if step.get("method") == "n4":
-        return "The receive profile of the sodium image was estimated by N4 {tustison2010}."
-    return "" if step.get("method") in (None, "none") else f"Receive profile: {step['method']}."
+    if step.get("method") == "reciprocity":
+        return "The receive profile of the transmit-receive coil was taken to be its transmit field, by reciprocity."
+    if step.get("method") == "fit":
+        return (
+            "The receive profile was fitted to the sodium image, as the exponential of a polynomial of second order "
+            "together with one signal for every brain structure."
+        )
+    return ""
 
 
 def _psf(step: Step) -> str:

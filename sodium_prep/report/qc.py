@@ -208,9 +208,9 @@ THRESHOLDS: Final[Mapping[str, Threshold]] = {
     ),
     "reference_disagreement": Threshold(
         "Disagreement of references",
-        "",
-        "Largest relative difference of the cortical concentration between any two references.",
-        warn_above=0.10,
+        "SE",
+        "Largest difference of the cortical concentration between any two references, in standard errors of both.",
+        warn_above=2.5,
     ),
     "brain_volume_ml": Threshold("Brain volume", "ml", "Volume of the brain mask.", 900, 600, 2000, 2400, digits=0),
     "gm_wm_volume_ratio": Threshold(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
 
-from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
+from sodium_prep.physics.relaxation import TISSUES, Relaxation, field_note, tissue_relaxation
 from sodium_prep.report import figures, plots
 from sodium_prep.report.alignment import (
     Placed,
@@ -179,16 +178,21 @@ def scan_record(
     if psf:
         metrics["psf_fwhm_mm"] = psf["fwhm_mm"].get("GM", psf["fwhm_mm"].get("all"))
     record = qc_record(evaluate(metrics))
-    relaxation = {tissue: asdict(tissue_relaxation(tissue, field_strength_t)) for tissue in TISSUES}
+    relaxation = facts.get("relaxation", {})
     record["report"] = {
         "label": label,
         "primary": facts.get("primary"),
         "figures": {name: {key: getattr(figure, key) for key in _FIGURE_FIELDS} for name, figure in drawn.items()},
         "alignment": alignment_record(images, facts, ran),
-        "summary": _summary(facts, calibration),
+        "summary": _summary(facts, calibration, field_strength_t),
         "regions": _region_rows(table),
         "clinical": clinical_tables(table, facts.get("primary")),
-        "warnings": [*warnings, *facts.get("notes", []), *alignment_warnings(facts)],
+        "warnings": [
+            *warnings,
+            *filter(None, [field_note(field_strength_t)]),
+            *facts.get("notes", []),
+            *alignment_warnings(facts),
+        ],
         "ran": _what_ran(ran, calibration, facts, field_strength_t),
         "psf": {key: psf[key] for key in ("kind", "fwhm_mm")} if psf else None,
         "relaxation": relaxation,
@@ -197,17 +201,36 @@ def scan_record(
     return record
 
 
-def _summary(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _summary(
+    facts: Mapping[str, Any], calibration: Mapping[str, Any], field_strength_t: float
+) -> list[tuple[str, str]]:
     floor = str(facts.get("floor", "zero-mean"))
     return [
         ("Reconstruction", str(facts.get("method", ""))),
         ("Runs averaged", str(facts.get("n_runs", 1))),
         ("Noise floor", floor + (", removed" if facts.get("floor_corrected") else "")),
-        ("Receive profile", "corrected by the coil pair" if "receive_pair" in facts else "not corrected"),
+        ("Receive profile", _RECEIVE.get(str(facts.get("receive_method")), "not corrected")),
         ("References", ", ".join(calibration["order"]) or "none"),
         ("Concentration map by", str(facts.get("primary") or "no reference")),
+        ("T1 and T2* of tissue", _relaxation_origin(facts.get("relaxation", {}), field_strength_t)),
         ("Tissue fractions", "from the template (no T1w contrast)" if facts.get("prior_driven") else "from the image"),
     ]
+
+
+_RECEIVE: Final = {
+    "pair": "corrected by the coil pair",
+    "reciprocity": "corrected by the transmit field (reciprocity)",
+    "fit": "corrected by a fit to the image",
+}
+
+
+def _relaxation_origin(relaxation: Mapping[str, Mapping[str, Any]], field_strength_t: float) -> str:
+    """Tissues whose times are the study's own, and what all others are."""
+    own = [
+        t for t in TISSUES if t in relaxation and Relaxation(**relaxation[t]) != tissue_relaxation(t, field_strength_t)
+    ]
+    text = f"of the study for {', '.join(own)}; literature for others" if own else "of the literature"
+    return text if field_note(field_strength_t) is None else f"{text} (at other fields)"
 
 
 def _region_rows(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -236,7 +259,8 @@ def _what_ran(
     psf = facts.get("psf")
     corrected = bool(psf)
     used = [row for row in calibration["references"] if row["reference"] == "vials" and row["flag"] == "ok"]
-    sources = sorted({tissue_relaxation(t, field_strength_t).citation for t in TISSUES})
+    used_times = facts.get("relaxation", {}).values()
+    sources = sorted({str(times[key]) for times in used_times for key in ("citation", "t1_citation")} - {""})
     out: dict[str, Any] = dict(ran)
     if lines:
         out["calibration"] = {"references": references, "n_vials": len(used)}
@@ -247,6 +271,7 @@ def _what_ran(
     if recon:
         out["recon"] = {**recon, **{name: facts[name] for name in ("n_coils", "n_runs") if name in facts}}
         out["recon"]["floor_removed"] = bool(facts.get("floor_corrected"))
+    out["receive"] = {"method": facts["receive_method"]} if "receive_method" in facts else None
     if out.get("fractions") and facts.get("prior_driven"):
         out["fractions"] = {"method": "template"}
     if out.get("registration"):

@@ -179,7 +179,8 @@ BAD = {
         "the T1 or T2starSlow of b is missing",
         "in seconds",
     ),
-    "mask": (_references(VIAL | {"Mask": "vial.nii.gz"}), JSON, "has a Mask, which is not read yet", "CentreRAS"),
+    "mask": (_references(VIAL | {"Mask": "bids::vial.nii.gz"}), SODIUM, "bids::vial.nii.gz of a is not there", "URI"),
+    "mask outside": (_references(VIAL | {"Mask": "bids::../vial.nii.gz"}), SODIUM, "is not there", "URI"),
     "same label": (_references(VIAL, OTHER | {"Label": "a"}), JSON, "same Label", "own Label"),
     "dangerous label": (_references(VIAL | {"Label": "=cmd()"}), JSON, "Label is '=cmd()'", "documentation"),
     "vial outside": (

@@ -153,11 +153,21 @@ def test_field_maps_go_to_the_series_they_are_intended_for(root):
     body, head = _fmap(root, "acq-body_RB1COR", **intended), _fmap(root, "acq-head_RB1COR", **intended)
     legacy = _fmap(root, "acq-other_TB1map", ResonantNucleus="23Na", IntendedFor=[SODIUM.replace("sub-01/", "", 1)])
     _fmap(root, "TB1map", ResonantNucleus="1H")
-    dam = [_fmap(root, f"flip-{flip}_TB1DAM", ResonantNucleus="23Na") for flip in (1, 2)]
+    facts = {"ResonantNucleus": "23Na", "RepetitionTime": 0.3}
+    dam = [_fmap(root, f"flip-{flip}_TB1DAM", FlipAngle=60 * flip, **facts) for flip in (1, 2)]
     other, sodium = collect(root, "01", "01").sodium
-    assert (sodium.receive_pair, sodium.tb1map, sodium.tb1dam) == ((body, head), legacy, tuple(dam))
+    assert (sodium.receive_pair, sodium.tb1map, sodium.tb1dam) == ((body, head), legacy, None)
     assert (other.receive_pair, other.tb1map, other.tb1dam) == (None, None, tuple(dam))
-    assert "not used yet" in str(collect(root, "01", "01").warnings)
+    assert f"{legacy.name} gives the transmit field" in str(collect(root, "01", "01").warnings)
+    # Which flip is the smaller one is what the sidecars say, whatever the names.
+    swapped = [_fmap(root, f"flip-{flip}_TB1DAM", FlipAngle=180 / flip, **facts) for flip in (1, 2)]
+    assert collect(root, "01", "01").sodium[0].tb1dam == (swapped[1], swapped[0])
+    _fmap(root, "flip-2_TB1DAM", FlipAngle=100, **facts)
+    with pytest.raises(InputError, match="100 and 180 degrees, not one twice the other"):
+        collect(root, "01", "01")
+    _fmap(root, "flip-2_TB1DAM", ResonantNucleus="23Na")
+    with pytest.raises(InputError, match="no FlipAngle"):
+        collect(root, "01", "01")
 
 
 def test_raw_data_of_the_scanner_are_no_hindrance_where_images_are_wanted(root):
@@ -290,3 +300,30 @@ def test_only_the_participant_asked_for_is_opened(root):
     (root / "derivatives/x/dataset_description.json").write_text("{")
     inputs = collect(root, "01", "01")
     np.testing.assert_allclose(inputs.anat.image.affine, study.affine())
+
+
+def test_a_mask_gives_a_vial_its_place_and_size(root):
+    grid = np.moveaxis(np.indices((70, 70, 100)), 0, -1)
+    tube = (np.hypot(*(grid[..., :2] - [40.0, 36.0]).T).T < 9.0) & (np.abs(grid[..., 2] - 60.0) < 30.0)
+    vials = [
+        vial | {"Mask": f"bids::sub-01/ses-01/anat/{vial['Label']}.nii.gz"}
+        for vial in study.SIDECAR["SodiumReferences"]
+    ]
+    for vial in vials:
+        vial.pop("CentreRAS", None), vial.pop("Radius", None)
+        matrix = np.eye(4)
+        matrix[:3, 3] = [-20.0, -10.0, -30.0]
+        study.put_image(root / vial["Mask"].removeprefix("bids::"), tube.astype(np.uint8), matrix)
+    study.put_sodium(root, SodiumReferences=vials)
+    for reference in collect(root, "01", "01").sodium[0].runs[0].sidecar.references:
+        assert reference.centre_ras_mm == pytest.approx((20.0, 26.0, 30.0), abs=0.3)
+        assert reference.radius_mm == pytest.approx(9.0, abs=0.2)
+        assert reference.length_mm == pytest.approx(60.0, abs=2.0)
+        assert np.abs(reference.axis) == pytest.approx((0.0, 0.0, 1.0), abs=0.01)
+    path = root / vials[0]["Mask"].removeprefix("bids::")
+    study.put_image(path, (np.roll(tube, 30, axis=1) | tube).astype(np.uint8), matrix)
+    with pytest.raises(InputError, match="ball or cylinder"):
+        collect(root, "01", "01")
+    study.put_image(path, 2 * tube.astype(np.uint8), matrix)
+    with pytest.raises(InputError, match="0 and 1"):
+        collect(root, "01", "01")

@@ -172,3 +172,28 @@ def test_weighted_images_are_known_as_such(changes, weighted, tmp_path):
     root = study.make_study(tmp_path)
     study.put_sodium(root, **changes)
     assert load_sidecar(root / SODIUM).is_weighted is weighted
+
+
+def test_a_study_gives_its_own_relaxation(tmp_path):
+    root = study.make_study(tmp_path)
+    protocol = tmp_path / "own.toml"
+    protocol.write_text('[Relaxation.GM]\nT1 = 0.0405\nT1Error = 0.002\nCitation = "our inversion recovery"\n')
+    given = load_sidecar(root / SODIUM, protocol).relaxation_given()
+    assert given == {"GM": {"t1_s": 0.0405, "t1_sd_s": 0.002, "t1_citation": "our inversion recovery"}}
+    for text, problem in (
+        ("[Relaxation.GM]\nT1 = 40.5\nCitation = 'own'\n", "outside"),
+        ("[Relaxation.GM]\nT1 = 0.04\n", "Citation is missing"),
+        ("[Relaxation.Bone]\nT1 = 0.04\nCitation = 'own'\n", "Bone"),
+        ("[Relaxation.GM]\nT2star = 0.04\nCitation = 'own'\n", "not a known key"),
+        ("[Relaxation.GM]\nT2starSlow = 0.001\nCitation = 'own'\n", "above T2starSlow"),
+    ):
+        protocol.write_text(text)
+        with pytest.raises(InputError, match=problem):
+            load_sidecar(root / SODIUM, protocol)
+
+
+def test_errors_of_a_vials_relaxation_are_read(tmp_path):
+    vial = study.SIDECAR["SodiumReferences"][0] | {"T1Error": 0.001, "T2starSlowError": 0.002}
+    study.put_sodium(study.make_study(tmp_path), SodiumReferences=[vial])
+    relaxation = load_sidecar(tmp_path / SODIUM).references[0].relaxation
+    assert (relaxation.t1_sd_s, relaxation.t2star_slow_sd_s) == (0.001, 0.002)

@@ -193,3 +193,28 @@ def test_pvc_refuses_in_one_line_and_writes_nothing(capsys, lone, fault, expecte
     assert (code, out, err.count("\n")) == (expected, "", 1)
     assert named in err
     assert sorted(lone.iterdir()) == before
+
+
+def test_b1map_makes_a_transmit_map_that_the_app_reads(capsys, tmp_path):
+    from sodium_prep.bids.sidecar import read_json
+    from tests.quant.test_b1 import AFFINE, HEAD, SHAPE, TRUTH
+
+    rng = np.random.default_rng(2)
+    flip = np.deg2rad(90.0 * TRUTH)
+    files = []
+    for sign in (1.0, -1.0):
+        signal = 50.0 * HEAD * (np.cos(2 * flip) * np.sin(flip) + 1j * sign * np.sin(2 * flip)) * np.exp(0.4j)
+        files.append(signal + rng.normal(0.0, 3.0, SHAPE) + 1j * rng.normal(0.0, 3.0, SHAPE))
+    images = {"plus": np.angle(files[0]), "minus": np.angle(files[1]), "magnitude": np.abs(files[0])}
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in images}
+    for name, data in images.items():
+        nib.save(nib.Nifti1Image(data.astype(np.float32), AFFINE), paths[name])
+    out = tmp_path / "sub-01_acq-sodium_TB1map.nii.gz"
+    code, text, _ = _tool(capsys, "b1map", *paths.values(), out, "--flip", 90)
+    assert (code, "spread" in text) == (0, True)
+    error = nib.load(out).get_fdata() / (100.0 * TRUTH) - 1.0
+    assert np.sqrt(np.mean(error[HEAD > 0.5] ** 2)) < 0.02
+    assert read_json(out.with_name("sub-01_acq-sodium_TB1map.json"))["Units"] == "percent"
+    nib.save(nib.Nifti1Image((1300.0 * images["plus"]).astype(np.float32), AFFINE), paths["plus"])
+    code, _, err = _tool(capsys, "b1map", *paths.values(), out, "--flip", 90)
+    assert (code, "not radians" in err) == (3, True)

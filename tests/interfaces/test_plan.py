@@ -57,3 +57,25 @@ def test_methods_tell_the_anatomy_that_ran(plan):
     assert "for nothing else" in template
     assert "numpy 2" in template
     assert "antspyx 0" in template
+
+
+def test_a_receive_profile_that_cannot_be_had_is_told(tmp_path):
+    root = study.make_study(tmp_path / "study")
+    folders = {"bids_dir": root, "output_dir": tmp_path / "out", "work_dir": tmp_path / "work"}
+
+    def planned(method):
+        settings = Settings(**folders, analysis_level="participant", version="0", receive_profile=method)
+        found = plan_series(collect(root, "01", "01").sodium[0], collect(root, "01", "01"), settings)
+        return found.receive, [text for text in found.warnings if "receive profile" in text], found.b1_pair_facts
+
+    assert planned("auto") == ("none", [], (0.0, 0.0))
+    assert planned("fit")[0] == "fit"
+    for method in ("pair", "reciprocity"):
+        assert planned(method)[0] == "none"
+        assert f"--receive-profile {method}" in planned(method)[1][0]
+    for flip in (1, 2):
+        name = f"sub-01/ses-01/fmap/sub-01_ses-01_flip-{flip}_TB1DAM.nii.gz"
+        facts = {"ResonantNucleus": "23Na", "FlipAngle": 60 * flip, "RepetitionTime": 0.3}
+        study.put_json(root / name.replace(".nii.gz", ".json"), facts)
+        study.put_image(root / name)
+    assert planned("reciprocity") == ("reciprocity", [], (60.0, 0.3))

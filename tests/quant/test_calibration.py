@@ -10,6 +10,7 @@ from scipy import odr
 from sodium_prep.errors import InputError
 from sodium_prep.quant.calibration import (
     CalibrationLine,
+    disagreement,
     fieller_interval,
     fit_calibration,
     match_by_order,
@@ -124,3 +125,15 @@ def test_matching_by_order():
     assert match_by_order([30.0, 10.0, 20.0], [100.0, 50.0, 150.0]) == [2, 1, 0]
     with pytest.raises(ValueError, match="equal"):
         match_by_order([1.0, 2.0], [50.0, 50.0])
+
+
+def test_references_disagree_by_their_errors_and_not_by_percent():
+    vials = CalibrationLine(0.0, 10.0, np.diag([0.0, 0.1**2]))
+    loose, tight = (CalibrationLine(0.0, 11.2, np.diag([0.0, sd**2])) for sd in (1.4, 0.2))
+    # Twelve percent are less than one standard error of a vitreous that varies by 12 % between people.
+    relative, errors = disagreement(400.0, loose, vials)
+    assert relative == pytest.approx(10.0 / 11.2 - 1.0)
+    assert errors == pytest.approx((40.0 - 400.0 / 11.2) / np.hypot(0.4, 400.0 / 11.2 * 1.4 / 11.2))
+    assert errors < 1.0
+    assert disagreement(400.0, tight, vials)[1] > 5.0
+    assert disagreement(400.0, vials, vials) == (0.0, 0.0)

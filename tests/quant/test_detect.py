@@ -7,10 +7,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sodium_prep.quant.detect import find_eyes, find_references, geometry_from_mask, match_references, rough_head_mask
-from sodium_prep.quant.geometry import ReferenceGeometry, blurred_shape, shape_fraction
+from sodium_prep.quant.geometry import ReferenceGeometry
 from sodium_prep.quant.noise import background_mask, measure_floor
 from sodium_prep.quant.references import clipped_voxels, measure_reference
-from tests.quant.fine_grid import grid, radial_mtf
+from tests.quant.fine_grid import blurred_shape, grid, radial_mtf, shape_fraction
 from tests.shared import shared_path
 
 N = 80

@@ -7,19 +7,18 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sodium_prep.errors import InputError
-from sodium_prep.quant.geometry import ReferenceGeometry, shape_fraction
+from sodium_prep.quant.geometry import ReferenceGeometry
 from sodium_prep.quant.noise import (
     background_mask,
     bright_objects,
     correct_magnitude,
     estimate_noise_sd,
-    invert_mean,
     measure_floor,
     measured_voxels,
     nc_chi_mean,
     nc_chi_sd,
 )
-from tests.quant.fine_grid import grid
+from tests.quant.fine_grid import grid, shape_fraction
 
 SHAPE, AFFINE = grid(64)
 
@@ -38,11 +37,11 @@ def test_moments_match_drawn_noise(n_coils, amplitude):
     assert_allclose(nc_chi_sd(amplitude, 2.0, n_coils), drawn.std(), rtol=1e-2)
 
 
-def test_mean_and_inverse_are_smooth_into_strong_signals():
+def test_the_mean_is_smooth_into_strong_signals():
     amplitude = np.geomspace(0.1, 1e6, 400)
     mean = nc_chi_mean(amplitude, 1.0)
     assert np.all(np.diff(mean) > 0)
-    assert_allclose(invert_mean(mean, 1.0), amplitude, rtol=1e-6, atol=1e-6)
+    assert_allclose(mean[amplitude > 100.0], amplitude[amplitude > 100.0], rtol=1e-4)
 
 
 def test_corrected_magnitudes_are_nearly_unbiased_from_air_to_tissue():

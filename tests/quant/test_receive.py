@@ -8,12 +8,12 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 
 from sodium_prep.errors import InputError
-from sodium_prep.quant.b1 import double_angle_b1, relative_b1_plus
 from sodium_prep.quant.detect import rough_head_mask
-from sodium_prep.quant.geometry import ReferenceGeometry, shape_fraction, voxel_centres
+from sodium_prep.quant.geometry import ReferenceGeometry, voxel_centres
 from sodium_prep.quant.noise import background_mask
 from sodium_prep.quant.receive import divide_profile, receive_profile, resample_profile
 from sodium_prep.quant.smooth import smooth_field
+from tests.quant.fine_grid import shape_fraction
 from tests.shared import shared_path
 
 SHAPE = (38, 38, 38)
@@ -109,26 +109,6 @@ def test_unequal_or_empty_pairs_are_refused(pair):
     rng = np.random.default_rng(1)
     with pytest.raises(InputError, match="signal in both"):
         receive_profile(head_image, np.hypot(*rng.normal(0.0, 5.0, (2, *SHAPE))), AFFINE)
-
-
-def test_transmit_map_units_are_not_guessed():
-    percent = np.array([90.0, 100.0, 110.0, 0.0])
-    expected = [0.9, 1.0, 1.1, np.nan]
-    assert_allclose(relative_b1_plus(percent, "percent"), expected)
-    assert_allclose(relative_b1_plus(percent * 0.9, "degree", nominal_flip_deg=90.0), expected)
-    for units in (None, "arbitrary", "degree"):
-        with pytest.raises(InputError, match="do not say"):
-            relative_b1_plus(percent, units)
-    with pytest.raises(InputError, match="100 is nominal"):
-        relative_b1_plus(percent, "ratio")
-
-
-def test_double_angle_pair_gives_back_the_flip_angle():
-    kappa = np.linspace(0.4, 1.3, 10)
-    s1, s2 = np.sin(np.deg2rad(60.0 * kappa)), np.sin(np.deg2rad(120.0 * kappa))
-    assert_allclose(double_angle_b1(s1, s2, 60.0), kappa)
-    assert np.isnan(double_angle_b1(1.0, 2.5, 60.0))
-    assert np.isnan(double_angle_b1(0.0, 0.0, 60.0))
 
 
 def test_real_pair_levels_the_real_scan():

@@ -13,9 +13,9 @@ from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, tissue_relaxation
 from sodium_prep.physics.signal import signal_factor
 from sodium_prep.quant.calibration import predict_concentration
-from sodium_prep.quant.geometry import ReferenceGeometry, blurred_shape, k_grid, shape_fraction
+from sodium_prep.quant.geometry import ReferenceGeometry, k_grid
 from sodium_prep.quant.references import calibrate_references, clipped_voxels, measure_reference
-from tests.quant.fine_grid import grid, image_of, radial_mtf
+from tests.quant.fine_grid import blurred_shape, grid, image_of, radial_mtf, shape_fraction
 
 N = 40
 SHAPE, AFFINE = grid(N)
@@ -111,6 +111,49 @@ def test_clipped_bubbled_absent_and_cut_references_are_not_used(tube_image):
         measure_reference(tube_image, AFFINE, replace(TUBE, centre_mm=(0.0, 0.0, 90.0)), MTF, 1.0)
 
 
+@pytest.fixture(scope="module")
+def streaks():
+    """Twice the noise that the scan's noise measurement knows, as coarse as the image: undersampling."""
+    rng = np.random.default_rng(3)
+    k = np.linalg.norm(k_grid(SHAPE, AFFINE), axis=-1)
+    pattern = np.fft.ifftn(np.fft.fftn(rng.standard_normal(SHAPE)) * MTF(k_grid(SHAPE, AFFINE)) * (k > 0.02)).real
+    return 35.0 * pattern / pattern.std()
+
+
+@pytest.mark.parametrize("signal", [200.0, 800.0])
+def test_streaks_do_not_reject_a_good_vial_and_do_not_hide_a_bad_one(streaks, signal):
+    vial = replace(TUBE, radius_mm=9.0)
+
+    def measured(geometry, *others):
+        image = streaks + sum(
+            level * blurred_shape(one, SHAPE, AFFINE, MTF) for one, level in ((vial, signal), *others)
+        )
+        return measure_reference(image, AFFINE, geometry, MTF, 17.0)
+
+    good = measured(vial)
+    assert good.usable
+    # In the weaker vial streaks leave more than the tenth of the signal that is refused where nothing explains it.
+    assert (good.residual > 0.13) == (signal == 200.0)
+    assert abs(good.signal - signal) < 3.0 * good.signal_sd
+    bubble = ReferenceGeometry("bubble", (-3.0, 8.0, 12.0), 6.0)
+    assert measured(vial, (bubble, -signal)).flag == "poor fit"
+    for radius in (8.0, 10.0):
+        wrong = measured(replace(vial, radius_mm=radius))
+        assert (wrong.flag, "size" in wrong.reason) == ("poor fit", True)
+
+
+def test_tissue_around_an_object_is_not_counted_as_its_signal():
+    eye = replace(BALL, radius_mm=12.0)
+    coarse = radial_mtf(5.0)
+    image = 150.0 + 350.0 * blurred_shape(eye, SHAPE, AFFINE, coarse)
+    found, counted = (
+        measure_reference(image, AFFINE, eye, coarse, 1.0, reach_mm=4.0, surroundings=kind)
+        for kind in ("tissue", "air")
+    )
+    assert found.signal == pytest.approx(500.0, rel=1e-3)
+    assert counted.signal > 505.0
+
+
 def test_three_vials_to_millimolar():
     acquisition = Acquisition(0.0004, 0.1, 90.0, 3.0, "DA-3DPR", 0.01, (3.6, 3.6, 3.6))
     gel = Relaxation(0.035, 0.025, 0.004, 0.6, 0.001, 0.001, 0.0003, 0.02)
@@ -141,6 +184,34 @@ def test_three_vials_to_millimolar():
     nameless = replace(signals[0], geometry=replace(vials[0], relaxation=None))
     with pytest.raises(InputError, match="not known"):
         calibrate_references([nameless, *signals[1:]], acquisition)
+
+
+def test_the_relaxation_error_of_a_batch_is_common_to_its_vials(tube_image):
+    """Four vials of one gel do not know its T1 twice as well as one: the line moves as a whole."""
+    acquisition = Acquisition(0.0005, 0.05, 90.0, 3.0, "DA-3DPR", 0.01, (3.6, 3.6, 3.6))
+    gel = Relaxation(0.04, 0.03, t1_sd_s=0.002)
+    found = measure_reference(tube_image, AFFINE, TUBE, MTF, 0.01)
+    levels = np.array([20.0, 40.0, 60.0, 80.0])
+
+    def slope_error(relaxations):
+        vials = [
+            replace(
+                found,
+                signal=10.0 * c * float(signal_factor(acquisition, replace(r, t1_sd_s=0.0))),
+                signal_sd=1e-3,
+                geometry=replace(TUBE, concentration_mM=c, relaxation=r),
+            )
+            for c, r in zip(levels.tolist(), relaxations, strict=True)
+        ]
+        line = calibrate_references(vials, acquisition, intercept="zero")
+        return line.slope_sd / line.slope
+
+    ends = [float(signal_factor(acquisition, replace(gel, t1_s=t1))) for t1 in (0.038, 0.042)]
+    one_gel = abs(np.log(ends[0] / ends[1])) / 2
+    assert slope_error([gel] * 4) == pytest.approx(one_gel, rel=0.02)
+    # Four gels that were measured one by one do average.
+    apart = [replace(gel, t1_sd_s=0.002 + 1e-9 * i) for i in range(4)]
+    assert slope_error(apart) == pytest.approx(one_gel / 2.0, rel=0.05)
 
 
 def test_one_reference_makes_a_line_through_the_origin(tube_image):

@@ -41,11 +41,20 @@ def test_zero_mean_data_are_left_alone() -> None:
 def test_an_unknown_law_is_not_corrected() -> None:
     rng = np.random.default_rng(5)
     channels = rng.normal(size=(16, 48, 48, 48))
-    image = np.sqrt(_object(20.0) ** 2 + np.sum(channels**2, axis=0)).astype(np.float32)
+    channels[0] += _object(20.0)  # eight channels of two parts each
+    image = np.sqrt(np.sum(channels**2, axis=0)).astype(np.float32)
     cleaned = clean_vendor_image(image, AFFINE, None, "test")
     assert not cleaned.corrected
     assert cleaned.floor is not None
     assert cleaned.floor.law == "unknown"
+    # The same image is safe to treat once it is known to be a plain sum of squares of so many channels, and only then.
+    told = clean_vendor_image(image, AFFINE, None, "test", n_channels=8)
+    assert told.corrected
+    assert told.noise_sd == pytest.approx(1.0, rel=0.02)
+    inside = _object(20.0) > 0
+    assert told.image[inside].mean() == pytest.approx(20.0, abs=0.05)
+    assert image[inside].mean() > 20.3
+    assert not clean_vendor_image(image, AFFINE, None, "test", n_channels=4).corrected
 
 
 def test_without_air_the_noise_is_said_to_be_unknown() -> None:

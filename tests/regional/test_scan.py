@@ -12,7 +12,8 @@ from sodium_prep.pvc.kspace import Spokes
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.recon.trajectory import radial_trajectory
-from sodium_prep.regional.scan import EYES_MM, Scan, allowed_estimators, expected_eyes, mask_on_grid
+from sodium_prep.regional.scan import EYES_MM, Scan, _air, allowed_estimators, expected_eyes, mask_on_grid
+from tests.pvc import heads
 
 
 def test_eyes_are_found_through_the_centres_of_the_labels():
@@ -77,3 +78,23 @@ def test_estimates_from_k_space_are_made_where_they_can_be_and_otherwise_it_is_s
         (note,) = notes
         assert "--pvc" in note
         assert reason in note
+
+
+def test_air_is_a_reference_in_real_images_only():
+    shape, affine = (40, 40, 40), np.diag([4.0, 4.0, 4.0, 1.0])
+    head = np.zeros(shape, bool)
+    head[14:26, 14:26, 14:26] = True
+    rng = np.random.default_rng(3)
+    parts = [rng.normal(0.0, 2.0, shape) + 60.0 * head * phase for phase in (1.0, 0.0)]
+    notes = []
+
+    def air_of(image):
+        noise = Noise(np.full(shape, 2.0, np.float32))
+        scan = Scan(image.astype(np.float32), affine, np.eye(4), noise, heads.ACQUISITION, None, head, head & False)
+        return _air(scan, (), notes)
+
+    mean, sd = air_of(parts[0])
+    assert sd == pytest.approx(2.0 / np.sqrt(3e4), rel=0.5)
+    assert abs(mean) < 4.0 * sd
+    assert air_of(np.hypot(*parts)) is None
+    assert "not there underneath" in notes[-1]

@@ -212,12 +212,39 @@ def test_receiver_gain_cancels(image, signals):
 
 def test_csf_calibrates_itself_and_scales_the_rest(image):
     found = estimate(image - FLOOR, estimators=("labbe",))
-    line = csf_line(found, heads.ACQUISITION, RELAXATIONS["CSF"], 140.0, 5.0)
+    line = csf_line(found, 140.0, 5.0)
     assert line.slope == pytest.approx(GAIN, rel=3e-3)
     assert line.slope_sd / line.slope > 5.0 / 140.0
     rows = regional_table(found, {"CSF": line})
     assert pick(rows, "CSF", "both", reference="CSF")["tsc"] == pytest.approx(140.0, rel=2e-3)
     assert pick(rows, "white", "both", reference="CSF")["tsc"] == pytest.approx(35.0, rel=5e-3)
+
+
+def test_what_a_region_shares_with_the_csf_reference_is_no_error_of_it(image):
+    """All CSF is the reference of this head: whatever noise, motion and relaxation do, it has 140 by itself."""
+    found = estimate(image - FLOOR, estimators=("labbe", "gtm"))
+    rows = regional_table(found, {"CSF": csf_line(found, 140.0, 5.0)})
+    fluid = pick(rows, "CSF", "both", reference="CSF")
+    assert fluid["tsc_stderr_within"] > 0.1
+    assert fluid["tsc_stderr"] == pytest.approx(5.0, rel=1e-3)
+    assert fluid["tsc_ci_low"] == pytest.approx(140.0 / (1.0 + 1.96 * 5.0 / 140.0), rel=1e-3)
+    assert pick(rows, "white", "both", reference="CSF")["tsc_stderr"] > 5.0 * 35.0 / 140.0
+
+    # One parameter wrong by a standard deviation: the change that it makes is the error that is stated.
+    only = EXACT | {"CSF": replace(EXACT["CSF"], t2star_slow_sd_s=0.004)}
+    quiet = {
+        "noise": Noise(np.full(heads.SHAPE, 1e-4, np.float32)),
+        "registration_sd_mm": 0.0,
+        "estimators": ("labbe",),
+    }
+    ends = []
+    for step in (-0.004, 0.0, 0.004):
+        times = only | {"CSF": replace(only["CSF"], t2star_slow_s=only["CSF"].t2star_slow_s + step)}
+        one = estimate(image - FLOOR, times, **quiet)
+        ends.append(regional_table(one, {"CSF": csf_line(one, 140.0, 1e-9)}))
+    for name in ("cortex", "white", "hippocampus-L"):
+        low, middle, high = (next(r for r in table if r["name"] == name) for table in ends)
+        assert middle["tsc_stderr"] == pytest.approx(abs(high["tsc"] - low["tsc"]) / 2.0, rel=0.1, abs=0.01)
 
 
 def test_transmit_field_changes_the_factor_only(image, signals):
@@ -229,6 +256,12 @@ def test_transmit_field_changes_the_factor_only(image, signals):
         signal_factor(heads.ACQUISITION, RELAXATIONS["GM"], 0.8) / signal_factor(heads.ACQUISITION, RELAXATIONS["GM"])
     )
     assert after.factors[0] / before.factors[0] == pytest.approx(ratio, rel=1e-4)
+    # What the field is known to reaches the error: at 0.8 of 90 degrees the factor still rises with it.
+    unsure = estimate(image, b1_plus=b1, b1_plus_sd=0.05, estimators=("labbe",))
+    rows, wide = (regional_table(one, {"vials": EXACT_LINE}) for one in (found, unsure))
+    gain = wide[0]["tsc_stderr"] ** 2 - rows[0]["tsc_stderr"] ** 2
+    slope = after.log_slopes["GM", "b1_plus"][0]
+    assert gain == pytest.approx((0.05 * slope * (after.values[0] - FLOOR) / (GAIN * after.factors[0])) ** 2, rel=1e-3)
 
 
 def test_region_outside_the_data_is_absent_or_cut(image):

@@ -17,7 +17,7 @@ EVERYTHING = {
         "n_coils": 8,
         "kspace_filter": "hamming",
     },
-    "receive": {"method": "rb1cor"},
+    "receive": {"method": "pair"},
     "anatomy": {"contrast": "T1w", "n4": True, "brain_extraction": "template"},
     "fractions": {"method": "joint"},
     "lesion": True,
