@@ -381,13 +381,13 @@ def _factor_slopes(scan: _Scan, tissues: Sequence[Tissue], kappa: Array) -> tupl
 
 def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float]) -> Signals:
     factors, log_slopes = _factor_slopes(scan, [r.tissue for r in scan.regions], scan.kappa)
-    values, motions, fractions, ill, widening = [], [], [], [], []
+    values, motions, fractions, ill, excess = [], [], [], [], []
     error_images = scan.errors.images[:, scan.mask.reshape(-1)]
     slopes: dict[Parameter, list[Array]] = {}
     for design, fit, misfit in zip(scan.designs, fits, misfits, strict=True):
         columns = list(design.columns)
         values.append(fit.values[columns])
-        widening.append(np.full(len(columns), np.sqrt(max(1.0, misfit))))
+        excess.append(np.full(len(columns), np.sqrt(max(1.0, misfit))))
         ill.append(fit.inflation[columns] > ILL_DETERMINED)
         motion, transfer = _responses(scan, design.membership @ np.nan_to_num(fit.values), fit)
         motions.append(motion[columns])
@@ -395,7 +395,7 @@ def _corrected(scan: _Scan, fits: Sequence[RegionFit], misfits: Sequence[float])
         for parameter, change in transfer.items():
             slopes.setdefault(parameter, []).append(change[columns])
     joined = {parameter: np.concatenate(parts) for parameter, parts in slopes.items()}
-    wide = np.concatenate(widening)
+    wide = np.concatenate(excess)
     noise = joint_covariance(fits, [design.columns for design in scan.designs]) * np.outer(wide, wide)
     moved = _motion_covariance(np.concatenate(motions), scan.registration_sd_mm)
     wrong = np.concatenate(fractions) @ np.concatenate(fractions).T

@@ -8,10 +8,12 @@ import pytest
 
 from sodium_prep.physics.relaxation import tissue_relaxation
 from sodium_prep.physics.signal import signal_factor
+from sodium_prep.pvc import fraction_errors
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.quant.calibration import CalibrationLine
 from sodium_prep.recon.noise import noise_power_spectrum
+from sodium_prep.regional import signals as core
 from sodium_prep.regional.designs import build_designs
 from sodium_prep.regional.signals import PSF_WIDTH, PSF_WIDTH_SD, Signals, regional_signals
 from sodium_prep.regional.table import TABLE_COLUMNS, csf_line, regional_table
@@ -220,7 +222,13 @@ def test_csf_calibrates_itself_and_scales_the_rest(image):
     assert pick(rows, "white", "both", reference="CSF")["tsc"] == pytest.approx(35.0, rel=5e-3)
 
 
-def test_what_a_region_shares_with_the_csf_reference_is_no_error_of_it(image):
+def without_errors_of_anatomy_and_psf(monkeypatch):
+    """Leave noise, motion and relaxation as the only errors."""
+    for module, name in ((fraction_errors, "BORDER_SD"), (fraction_errors, "FLUID_SD"), (core, "PSF_WIDTH_SD")):
+        monkeypatch.setattr(module, name, 0.0)
+
+
+def test_what_a_region_shares_with_the_csf_reference_is_no_error_of_it(image, monkeypatch):
     """All CSF is the reference of this head: whatever noise, motion and relaxation do, it has 140 by itself."""
     found = estimate(image - FLOOR, estimators=("labbe", "gtm"))
     rows = regional_table(found, {"CSF": csf_line(found, 140.0, 5.0)})
@@ -231,6 +239,7 @@ def test_what_a_region_shares_with_the_csf_reference_is_no_error_of_it(image):
     assert pick(rows, "white", "both", reference="CSF")["tsc_stderr"] > 5.0 * 35.0 / 140.0
 
     # One parameter wrong by a standard deviation: the change that it makes is the error that is stated.
+    without_errors_of_anatomy_and_psf(monkeypatch)
     only = EXACT | {"CSF": replace(EXACT["CSF"], t2star_slow_sd_s=0.004)}
     quiet = {
         "noise": Noise(np.full(heads.SHAPE, 1e-4, np.float32)),
