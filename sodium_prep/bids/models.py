@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.types import AllowInfNan, Strict, StringConstraints
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -48,6 +48,15 @@ def _bounded(low: float, high: float, unit: str, mend: str, *, open_low: bool = 
     return AfterValidator(check)
 
 
+def _known_trajectory(value: Any) -> Any:
+    """Spirals, cones and FLORET read k-space in an order that their design decides, not a law that could be computed."""
+    if isinstance(value, str) and value not in TRAJECTORIES:
+        known = ", ".join(TRAJECTORIES)
+        mend = "Leave Trajectory out, and give the point spread function as an image (PointSpreadFunction, or --psf)"
+        raise _fault(f"is {value!r}, whose PSF cannot be computed (that of {known} can)", mend)
+    return value
+
+
 _EchoTime = Annotated[_Number, _bounded(0, 0.2, "s", _SECONDS, open_low=True)]
 _RepetitionTime = Annotated[_Number, _bounded(0, 10, "s", _SECONDS, open_low=True)]
 _Megahertz = Annotated[_Number, _bounded(1, 700, "MHz", "Give megahertz")]
@@ -61,6 +70,8 @@ _Dwell = Annotated[
 ]
 _PulseDuration = Annotated[_Number, _bounded(0, 0.05, "s", _SECONDS)]
 _LinearFraction = Annotated[_Number, _bounded(0, 1, "", "Give k0 / kmax", open_low=True)]
+_FilterCutoff = Annotated[_Number, _bounded(0.1, 2, "", "Give the k / kmax where the window has fallen to one half")]
+_FilterWidth = Annotated[_Number, _bounded(0.001, 1, "", "Give the width of the edge relative to kmax")]
 _Resolution = Annotated[_Number, _bounded(0.2, 30, "mm", "Give millimetres")]
 _FieldOfView = Annotated[_Number, _bounded(30, 1000, "mm", "Give millimetres")]
 _Concentration = Annotated[_Number, _bounded(1, 1000, "mmol/L", "Give mmol/L (is the value in mol/L?)")]
@@ -79,7 +90,9 @@ class _Block(BaseModel):
 class SodiumAcquisition(_Block):
     """What the standard has no keys for: how k-space was sampled and filtered."""
 
-    trajectory: TrajectoryName | None = Field(default=None, alias="Trajectory")
+    trajectory: Annotated[TrajectoryName, BeforeValidator(_known_trajectory)] | None = Field(
+        default=None, alias="Trajectory"
+    )
     readout_duration_s: _Readout | None = Field(default=None, alias="ReadoutDuration")
     dwell_time_s: _Dwell | None = Field(default=None, alias="DwellTime")
     number_of_spokes: Annotated[int, Strict(), Field(ge=1)] | None = Field(default=None, alias="NumberOfSpokes")
@@ -88,8 +101,27 @@ class SodiumAcquisition(_Block):
         default=None, alias="NominalResolution"
     )
     field_of_view_mm: tuple[_FieldOfView, _FieldOfView, _FieldOfView] | None = Field(default=None, alias="FieldOfView")
-    kspace_filter: Literal["none", "hamming", "fermi", "unknown"] | None = Field(default=None, alias="KSpaceFilter")
+    kspace_filter: FilterName | None = Field(default=None, alias="KSpaceFilter")
+    filter_cutoff: _FilterCutoff | None = Field(default=None, alias="FilterCutoff")
+    filter_width: _FilterWidth | None = Field(default=None, alias="FilterWidth")
     rf_pulse_duration_s: _PulseDuration | None = Field(default=None, alias="RFPulseDuration")
+
+    def check_filter(self) -> None:
+        """Refuse a window without its parameters, or parameters of another one.
+
+        Called once sidecar and protocol are joined: one may name the window and the other its parameters.
+        """
+        if self.kspace_filter is None:
+            return
+        needed = {"fermi": {"FilterCutoff", "FilterWidth"}, "gaussian": {"FilterCutoff"}}.get(self.kspace_filter, set())
+        given = {"FilterCutoff": self.filter_cutoff, "FilterWidth": self.filter_width}
+        there = {key for key, value in given.items() if value is not None}
+        if lacking := sorted(needed - there):
+            problem = f"has KSpaceFilter {self.kspace_filter} without {' and '.join(lacking)}"
+            raise _fault(problem, "Give them relative to kmax, or write unknown to have the window sought in the noise")
+        if idle := sorted(there - needed):
+            problem = f"has {' and '.join(idle)}, which KSpaceFilter {self.kspace_filter} does not have"
+            raise _fault(problem, "Leave them out, or correct KSpaceFilter")
 
 
 class SodiumReference(_Block):
@@ -208,6 +240,7 @@ class SodiumSidecar(BaseModel):
         if self.imaging_frequency_mhz and not 0.9 < self.imaging_frequency_mhz / expected_mhz < 1.1:
             problem = f"has ImagingFrequency {self.imaging_frequency_mhz:g} MHz where 23Na has {expected_mhz:.1f} MHz"
             raise _fault(problem, "Check which nucleus the image shows, and MagneticFieldStrength")
+        self.sodium_acquisition.check_filter()
         labels = [reference.label for reference in self.references]
         if len(set(labels)) < len(labels):
             raise _fault(f"has SodiumReferences of the same Label ({', '.join(labels)})", "Give each its own Label")
@@ -245,9 +278,8 @@ class SodiumSidecar(BaseModel):
             trajectory = cast("TrajectoryName", self.pulse_sequence_type)
             assumed.append(f"Trajectory is lacking; PulseSequenceType {trajectory} was taken")
         readout = 0.0 if trajectory == "Cartesian" else block.readout_duration_s
-        # The width of a Fermi window is nowhere stated, so it is as good as unknown.
-        ours_or_theirs = kspace_filter or block.kspace_filter
-        window: FilterName = "unknown" if ours_or_theirs is None or ours_or_theirs == "fermi" else ours_or_theirs
+        window = kspace_filter or block.kspace_filter or "unknown"
+        cutoff, width = (None, None) if kspace_filter else (block.filter_cutoff, block.filter_width)
         linear = block.linear_fraction
         if linear is None:
             linear = 0.2
@@ -270,6 +302,8 @@ class SodiumSidecar(BaseModel):
             nominal_resolution_mm=resolution or (math.nan, math.nan, math.nan),
             linear_fraction=linear,
             kspace_filter=window,
+            filter_cutoff=cutoff,
+            filter_width=width,
         )
         return AcquisitionFacts(acquisition, not missing, tuple(missing), tuple(assumed))
 

@@ -192,9 +192,12 @@ def complete_metadata(metadata: Mapping[str, Any], protocol: Mapping[str, Any]) 
     # Both keys name one quantity: a sidecar's RepetitionTime must not lose against the protocol's other spelling.
     if "RepetitionTime" in metadata and "RepetitionTimeExcitation" not in metadata:
         merged.pop("RepetitionTimeExcitation", None)
-    blocks = (protocol.get("SodiumAcquisition"), metadata.get("SodiumAcquisition"))
-    if all(isinstance(block, Mapping) for block in blocks):
-        merged["SodiumAcquisition"] = {**blocks[0], **blocks[1]}  # type: ignore[dict-item]
+    study, own = protocol.get("SodiumAcquisition"), metadata.get("SodiumAcquisition")
+    if isinstance(study, Mapping) and isinstance(own, Mapping):
+        # The parameters of one window are not those of another.
+        other = {"KSpaceFilter"} <= set(study) & set(own) and study["KSpaceFilter"] != own["KSpaceFilter"]
+        dropped = {"FilterCutoff", "FilterWidth"} if other else set()
+        merged["SodiumAcquisition"] = {key: study[key] for key in study if key not in dropped} | dict(own)
     listed = metadata.get("SodiumReferences")
     if isinstance(listed, list) and all(isinstance(entry, Mapping) for entry in listed):
         by_label = {entry.get("Label"): entry for entry in protocol.get("SodiumReferences", [])}
