@@ -10,6 +10,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
@@ -18,10 +19,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.types import AllowInfNan, Strict, StringConstraints
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from sodium_prep.bids.points import ALL
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import TRAJECTORIES, Acquisition, FilterName, TrajectoryName
 from sodium_prep.physics.constants import GAMMA_BAR_23NA_HZ_PER_T
-from sodium_prep.physics.relaxation import Relaxation
+from sodium_prep.physics.relaxation import TISSUES, Relaxation
 
 Matrix = Literal["agar", "saline", "PAG", "CSF", "vitreous"]
 INTERNAL_MATRICES: tuple[Matrix, ...] = ("CSF", "vitreous")
@@ -49,12 +51,22 @@ def _bounded(low: float, high: float, unit: str, mend: str, *, open_low: bool = 
 
 
 def _known_trajectory(value: Any) -> Any:
-    """Spirals, cones and FLORET read k-space in an order that their design decides, not a law that could be computed."""
+    """Spirals, cones and FLORET read k-space in an order that their design decides, not in one that is known here."""
     if isinstance(value, str) and value not in TRAJECTORIES:
         known = ", ".join(TRAJECTORIES)
         mend = "Leave Trajectory out, and give the point spread function as an image (PointSpreadFunction, or --psf)"
         raise _fault(f"is {value!r}, whose PSF cannot be computed (that of {known} can)", mend)
     return value
+
+
+def _points(value: Any) -> Any:
+    """One image of a point for all tissues, or one for each."""
+    given = {ALL: value} if isinstance(value, str | Path) else value
+    tissues = set(TISSUES)
+    if not isinstance(given, Mapping) or not given or (set(given) != {ALL} and not set(given) <= tissues):
+        mend = f"Give one file, or an object with a file for some of {', '.join(TISSUES)}"
+        raise _fault("is not an image of a point, nor one by tissue", mend)
+    return dict(given)
 
 
 _EchoTime = Annotated[_Number, _bounded(0, 0.2, "s", _SECONDS, open_low=True)]
@@ -105,6 +117,8 @@ class SodiumAcquisition(_Block):
     filter_cutoff: _FilterCutoff | None = Field(default=None, alias="FilterCutoff")
     filter_width: _FilterWidth | None = Field(default=None, alias="FilterWidth")
     rf_pulse_duration_s: _PulseDuration | None = Field(default=None, alias="RFPulseDuration")
+    psf_files: Annotated[dict[str, Path], BeforeValidator(_points)] = Field(default={}, alias="PointSpreadFunction")
+    nonlinear: Annotated[bool, Strict()] = Field(default=False, alias="NonlinearReconstruction")
 
     def check_filter(self) -> None:
         """Refuse a window without its parameters, or parameters of another one.
@@ -290,6 +304,8 @@ class SodiumSidecar(BaseModel):
             "ReadoutDuration": readout is not None,
             "NominalResolution": resolution is not None,
             "KSpaceFilter": window != "unknown",
+            # What is left of the acquisition's PSF by compressed sensing or a denoiser, nobody can compute.
+            "PointSpreadFunction": not block.nonlinear or kspace_filter is not None,
         }
         missing = [key for key, there in known.items() if not there]
         acquisition = Acquisition(

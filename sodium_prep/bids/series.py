@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from sodium_prep.bids.filters import Filters, matches, parse_entities
 from sodium_prep.bids.images import check_available, check_image
+from sodium_prep.bids.points import load_points
 from sodium_prep.bids.records import KSpaceFile, SodiumImage, SodiumRun, SodiumSeries, Source
 from sodium_prep.bids.sidecar import check_references, load_sidecar, merged_metadata
 from sodium_prep.errors import InputError
@@ -227,6 +228,7 @@ def _completed(found: FoundFile, protocol: Mapping[str, Any]) -> Mapping[str, An
 
 def _checked_image(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any], warnings: list[str]) -> SodiumImage:
     sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
+    load_points(sidecar.sodium_acquisition.psf_files)
     image = check_image(found.path)
     check_references(sidecar.references, found.path, image)
     warnings += image.warnings
@@ -247,6 +249,7 @@ def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any
         if stream.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
             raise InputError(found.path, "is not an HDF5 file", "Convert the raw data to ISMRMRD again")
     sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
+    load_points(sidecar.sodium_acquisition.psf_files)
     check_references(sidecar.references, found.path)
     return KSpaceFile(found.path, sidecar, _number(found.entities, "echo"))
 

@@ -43,6 +43,7 @@ from sodium_prep.bids.models import (
     aliases,
     validation_message,
 )
+from sodium_prep.bids.points import ALL
 from sodium_prep.errors import InputError
 
 __all__ = [
@@ -144,7 +145,22 @@ def load_protocol(path: Path) -> dict[str, Any]:
         faults = [fault for fault in error.errors(include_url=False) if fault["type"] != "missing"]
         if faults:
             raise validation_message(faults, {}, path, _KEYS) from None
-    return content
+    return _with_paths(content, path.absolute().parent)
+
+
+def _with_paths(content: dict[str, Any], folder: Path, sidecar: Path | None = None) -> dict[str, Any]:
+    """Metadata with the files that they name as absolute paths; a sidecar may name files of its data set only."""
+    block = content.get("SodiumAcquisition")
+    given = block.get("PointSpreadFunction") if isinstance(block, Mapping) else None
+    named = {ALL: given} if isinstance(given, str) else given
+    if not isinstance(named, Mapping) or not all(isinstance(text, str) for text in named.values()):
+        return content
+    paths = {tissue: folder / text.removeprefix("bids::") for tissue, text in named.items()}
+    for path in paths.values():
+        if sidecar is not None and not path.resolve().is_relative_to(folder.resolve()):
+            problem = f"names {path} as PointSpreadFunction, which is not in the data set"
+            raise InputError(sidecar, problem, "Give a path from the root of the data set, or use --protocol or --psf")
+    return {**content, "SodiumAcquisition": {**block, "PointSpreadFunction": paths}}  # type: ignore[dict-item]
 
 
 def load_sidecar(
@@ -172,8 +188,10 @@ def load_sidecar(
     where = sidecars[-1] if sidecars else data_file
     merged: dict[str, Any] = {}
     origin: dict[str, Path] = {}
+    top = _folders_down_to(data_file.parent, root)[0]
     for sidecar in sidecars:
         content = {key: value for key, value in read_json(sidecar).items() if key in _KEYS[""]}
+        content = _with_paths(content, top, sidecar)
         merged.update(content)
         origin.update(dict.fromkeys(content, sidecar))
     if not sidecars and not protocol:

@@ -79,6 +79,18 @@ def filter_window(
     raise ValueError(f"no window is defined for the k-space filter {kspace_filter!r}")
 
 
+def describe_window(acquisition: Acquisition) -> str:
+    """Name of the window with its parameters, as in "with a Hamming window"."""
+    name, cutoff, width = acquisition.kspace_filter, acquisition.filter_cutoff, acquisition.filter_width
+    if name == "none":
+        return "no window"
+    if name == "fermi":
+        return f"a Fermi window (half at {cutoff:g} kmax, width {width:g} kmax)"
+    if name == "gaussian":
+        return f"a Gaussian window (half at {cutoff:g} kmax)"
+    return f"a {name.capitalize()} window"
+
+
 def acquisition_window(k_rel: ArrayLike, acquisition: Acquisition) -> NDArray[np.float64]:
     """The :func:`filter_window` of an acquisition."""
     return filter_window(k_rel, acquisition.kspace_filter, acquisition.filter_cutoff, acquisition.filter_width)

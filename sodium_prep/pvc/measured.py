@@ -143,7 +143,7 @@ def _centred_spectrum(image: NDArray[np.float64], centre: NDArray[np.floating]) 
 
 
 def _centre(image: NDArray[np.float64], peak: NDArray[np.int64]) -> NDArray[np.float64]:
-    spectrum = _centred_spectrum(image, peak)
+    spectrum = _centred_spectrum(image, peak.astype(np.float64))
     passes = np.abs(spectrum) > _HALF_POWER
     k = np.stack(np.meshgrid(*(np.fft.fftfreq(n) for n in image.shape), indexing="ij"), axis=-1)[passes]
     weight = np.abs(spectrum[passes])
@@ -176,5 +176,6 @@ def _fwhm(image: NDArray[np.float64], voxel_mm: NDArray[np.float64], centre: NDA
     below = np.flatnonzero(values < 0.5 * values[0])
     if below.size == 0:
         return float(voxel_mm[axis]) * image.shape[axis]
-    half = float(np.interp(-0.5 * values[0], -values[below[0] - 1 : below[0] + 1], distance[below[0] - 1 : below[0] + 1]))
-    return 2.0 * half * float(voxel_mm[axis])
+    around = slice(int(below[0]) - 1, int(below[0]) + 1)
+    half = np.interp(-0.5 * values[0], -values[around], distance[around])
+    return float(2.0 * half * voxel_mm[axis])

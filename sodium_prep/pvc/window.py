@@ -20,9 +20,12 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sodium_prep.physics.acquisition import Acquisition
+from sodium_prep.errors import InputError
+from sodium_prep.physics.acquisition import Acquisition, FilterName
+from sodium_prep.physics.readout import describe_window
 from sodium_prep.physics.relaxation import Relaxation
 from sodium_prep.pvc.psf import RELATIVE_WIDTH_SD, psf_fwhm_mm
+from sodium_prep.quant.noise import background_mask, measure_floor
 from sodium_prep.recon.noise import noise_power_spectrum
 
 Array = NDArray[np.float64]
@@ -40,6 +43,7 @@ _MARGIN: Final = 9.0
 _TIE: Final = 4.0
 _WIDTH_RANGE: Final = 0.12
 _SCALES: Final = tuple(float(s) for s in np.round(1.06 ** np.arange(-9, 10), 3))
+_SIMPLE: Final[tuple[FilterName, ...]] = ("none", "hamming", "hann")
 _STATIC: Final = Relaxation(0.06, 1e6)
 
 
@@ -78,19 +82,22 @@ class WindowEstimate:
     Attributes
     ----------
     acquisition
-        With the window that was found; None if none fits or several do that differ.
+        With the window to use: the one stated, or the one found; None if none fits or several do that differ.
     relative_width_sd
         Standard uncertainty of the width of the PSF, as a share of it.
-    resolution_factor
-        Resolution that the noise shows over the nominal one, where the nominal one does not fit; otherwise None.
     misfits
         Mean square misfit of each kind of window at the nominal resolution, in units of its expectation.
+    resolution_factor
+        Resolution that the noise shows over the nominal one, where the nominal one does not fit; otherwise None.
+    statement
+        For the user, in a sentence; empty if the noise agrees with what was stated.
     """
 
     acquisition: Acquisition | None
     relative_width_sd: float
-    resolution_factor: float | None
     misfits: dict[str, float]
+    resolution_factor: float | None
+    statement: str
 
 
 def air_spectrum(
@@ -118,7 +125,8 @@ def air_spectrum(
     noise = [_fluctuation(image, air, voxel, squares=squares) for image in images]
     if len(noise) > 1:
         noise = list((np.stack(noise) - np.mean(noise, axis=0)) * np.sqrt(len(noise) / (len(noise) - 1.0)))
-    lags = [min(_MOST_LAGS, max(4, round(_LAGS_PER_RESOLUTION * r / v))) for r, v in zip(resolution_mm, voxel, strict=True)]
+    reach = _LAGS_PER_RESOLUTION * np.asarray(resolution_mm) / voxel
+    lags = [int(lag) for lag in np.clip(np.rint(reach), 4, _MOST_LAGS)]
     shape = [scipy.fft.next_fast_len(n + lag) for n, lag in zip(air.shape, lags, strict=True)]
     pick = np.ix_(*(np.arange(-lag, lag + 1) % n for n, lag in zip(shape, lags, strict=True)))
     taper = np.ones(())
@@ -175,7 +183,7 @@ def expected_spectrum(spectrum: Spectrum, acquisition: Acquisition) -> Array:
     correlation = scipy.fft.ifftn(power.astype(np.float64)).real[pick]
     correlation /= correlation[tuple(n // 2 for n in edges)]
     found = _radial(_to_spectrum((correlation**2 if spectrum.squares else correlation) * spectrum.pairs), spectrum.bins)
-    return found / found.mean()
+    return np.asarray(found / found.mean())
 
 
 def misfit(spectrum: Spectrum, acquisition: Acquisition) -> float:
@@ -195,7 +203,7 @@ def misfit(spectrum: Spectrum, acquisition: Acquisition) -> float:
 def windows(acquisition: Acquisition) -> Iterator[Acquisition]:
     """An acquisition with each of the windows that are tried, the simple ones first."""
     bare = replace(acquisition, filter_cutoff=None, filter_width=None)
-    for name in ("none", "hamming", "hann"):
+    for name in _SIMPLE:
         yield replace(bare, kspace_filter=name)
     for cutoff in np.arange(0.4, 1.21, 0.05):
         yield replace(bare, kspace_filter="gaussian", filter_cutoff=round(float(cutoff), 2))
@@ -205,39 +213,87 @@ def windows(acquisition: Acquisition) -> Iterator[Acquisition]:
 
 
 def estimate_window(spectrum: Spectrum, acquisition: Acquisition) -> WindowEstimate:
-    """Find the window of an image whose trajectory and nominal resolution are known.
+    """Find the window of an image whose trajectory and nominal resolution are known, or check the one that is stated.
 
     Of the windows that fit (misfit below 2.5 per bin, and within 9 of the best) the simplest of the best is taken, if
-    the PSFs of all of them are equally wide to 8 %. If none fits, other resolutions are tried.
+    the PSFs of all of them are equally wide to 12 %. If none fits, other resolutions are tried.
 
     Parameters
     ----------
     spectrum
         From :func:`air_spectrum`.
     acquisition
-        Its window does not matter.
+        Its window is ``unknown`` if one is sought. A stated window is kept, whatever the noise says of it.
     """
+    stated = None if acquisition.kspace_filter == "unknown" else acquisition
+    if stated is not None and misfit(spectrum, stated) <= _ACCEPTED * spectrum.power.size:
+        return WindowEstimate(stated, RELATIVE_WIDTH_SD, {}, None, "")
     tried = [(misfit(spectrum, one), one) for one in windows(acquisition)]
-    n = spectrum.power.size
     misfits: dict[str, float] = {}
     for value, one in tried:
-        misfits[one.kspace_filter] = min(value / n, misfits.get(one.kspace_filter, np.inf))
+        misfits[one.kspace_filter] = min(value / spectrum.power.size, misfits.get(one.kspace_filter, np.inf))
+    fitting = [name for name, value in misfits.items() if value <= _ACCEPTED]
+    if stated is not None or not fitting:
+        simple = [replace(acquisition, kspace_filter=name) for name in _SIMPLE]
+        factor = _other_resolution(spectrum, [stated] if stated else simple)
+        sd = float(np.hypot(RELATIVE_WIDTH_SD, 0.0 if factor is None else factor - 1.0))
+        return WindowEstimate(stated, sd, misfits, factor, _disagreement(acquisition, fitting, factor))
     best = min(value for value, _ in tried)
-    if best > _ACCEPTED * n:
-        simple = [replace(acquisition, kspace_filter=name) for name in ("none", "hamming", "hann")]
-        return WindowEstimate(None, RELATIVE_WIDTH_SD, _other_resolution(spectrum, simple), misfits)
     alike = [(value, one, _width(one)) for value, one in tried if value < best + _MARGIN]
     _, chosen, width = next(entry for entry in alike if entry[0] < best + _TIE)
     off = max(abs(other / width - 1.0) for _, _, other in alike)
-    sd = float(np.hypot(RELATIVE_WIDTH_SD, off))
-    return WindowEstimate(chosen if off <= _WIDTH_RANGE else None, sd, None, misfits)
+    sd = float(np.hypot(RELATIVE_WIDTH_SD, 0.5 * off))
+    if off > _WIDTH_RANGE:
+        kinds = " and ".join(dict.fromkeys(one.kspace_filter for _, one, _ in alike))
+        text = (
+            f"KSpaceFilter is not known, and cannot be told from the noise of the image: {kinds} fit alike. State it."
+        )
+        return WindowEstimate(None, sd, misfits, None, text)
+    text = f"KSpaceFilter is not known; the noise of the image is that of {describe_window(chosen)}, which was taken."
+    return WindowEstimate(chosen, sd, misfits, None, text)
 
 
-def check_resolution(spectrum: Spectrum, acquisition: Acquisition) -> float | None:
-    """Resolution that the noise shows over the nominal one, if that with the stated window does not fit and it does."""
-    if misfit(spectrum, acquisition) <= _ACCEPTED * spectrum.power.size:
-        return None
-    return _other_resolution(spectrum, [acquisition])
+def _disagreement(acquisition: Acquisition, fitting: Sequence[str], factor: float | None) -> str:
+    nominal = " x ".join(f"{size:.3g}" for size in acquisition.nominal_resolution_mm)
+    known = acquisition.kspace_filter != "unknown"
+    text = f"The noise of the image is not that of a nominal resolution of {nominal} mm with "
+    text += describe_window(acquisition) if known else "any known window"
+    could = []
+    if factor is not None:
+        could.append(" x ".join(f"{factor * size:.2g}" for size in acquisition.nominal_resolution_mm) + " mm")
+    could += [f"a window of the kind {' or '.join(fitting)}"] if fitting else []
+    text += f"; {', or '.join(could)}, would fit" if could else ", nor of another resolution"
+    return text + ". Check NominalResolution and KSpaceFilter."
+
+
+def read_window(
+    images: Sequence[NDArray[np.floating]], affine: Array, acquisition: Acquisition, where: str
+) -> WindowEstimate:
+    """Find or check the window from the images of a series as the scanner stored them.
+
+    Parameters
+    ----------
+    images : each (X, Y, Z)
+        Runs; those on another grid than the first are left out.
+    affine : (4, 4)
+        Of the first.
+    acquisition
+        See :func:`estimate_window`.
+    where
+        The file, for messages.
+    """
+    first = images[0]
+    stated = None if acquisition.kspace_filter == "unknown" else acquisition
+    try:
+        air = background_mask(first, affine, where=where)
+    except InputError as error:
+        lack = f"KSpaceFilter is not known, and noise cannot tell it: {error.problem}. State it."
+        return WindowEstimate(stated, RELATIVE_WIDTH_SD, {}, None, "" if stated else lack)
+    x, y, z = (float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
+    alike = [image for image in images if image.shape == first.shape]
+    squares = measure_floor(first, air).law != "zero-mean"
+    spectrum = air_spectrum(alike, air, (x, y, z), acquisition.nominal_resolution_mm, squares=squares)
+    return estimate_window(spectrum, acquisition)
 
 
 def _other_resolution(spectrum: Spectrum, candidates: Sequence[Acquisition]) -> float | None:
