@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sodium_prep.workflows.psf import PsfPlan
+
 
 @dataclass(frozen=True)
 class SeriesPlan:
@@ -24,6 +26,8 @@ class SeriesPlan:
         Whether they are k-space.
     acquisition, psf_known
         Fields of :class:`sodium_prep.physics.acquisition.Acquisition`, and whether they suffice for the PSF.
+    psf
+        The PSF that was chosen.
     vials, vials_placed
         Fields of :class:`sodium_prep.quant.geometry.ReferenceGeometry` each.
     receive_pair
@@ -44,6 +48,7 @@ class SeriesPlan:
     kspace: bool
     acquisition: dict[str, Any]
     psf_known: bool
+    psf: PsfPlan
     vials: tuple[dict[str, Any], ...]
     vials_placed: bool
     acq: str = ""
@@ -81,7 +86,7 @@ class MapSpace:
 _ANATOMY = ("t1w", "brain_mask", "gm", "wm", "csf", "lesion", "labels", "atlas_table")
 _SHOWN = ("template_affine", "template_warped", "atlas_record")
 SERIES_INPUTS = (*_ANATOMY, "head_mask", *_SHOWN, "to_template", "anatomy_reports")
-_FROM_QUANTIFY = ("transform", "table", "calibration", "tsc", "tsc_stderr")
+_FROM_QUANTIFY = ("transform", "acquisition", "table", "calibration", "tsc", "tsc_stderr")
 SERIES_OUTPUTS = ("sodium", *_FROM_QUANTIFY, "tsc_t1w", "tsc_spaces", "quality", "figures")
 
 
@@ -94,7 +99,6 @@ def init_series_wf(
     contrast: str,
     in_t1w: bool,
     spaces: Sequence[MapSpace],
-    psf_fwhm_mm: float | None = None,
     kspace_filter: str = "none",
     ignore_sides: bool = False,
     seed: int = 42,
@@ -112,8 +116,6 @@ def init_series_wf(
         Of the anatomy.
     in_t1w, spaces
         Whether maps on the anatomical grid are kept, and the templates that maps are resampled to.
-    psf_fwhm_mm
-        A Gaussian PSF in place of the computed one.
     kspace_filter
         Window of our own reconstruction.
     ignore_sides
@@ -132,7 +134,7 @@ def init_series_wf(
 
     Outputs
     -------
-    sodium, transform, table, calibration, tsc, tsc_stderr, tsc_t1w, tsc_spaces, quality, figures
+    sodium, transform, acquisition, table, calibration, tsc, tsc_stderr, tsc_t1w, tsc_spaces, quality, figures
         What is saved; the maps in template spaces in the order of ``spaces``.
     """
     from nipype.interfaces.utility import IdentityInterface, Merge
@@ -144,10 +146,14 @@ def init_series_wf(
     fields = [*SERIES_INPUTS, *(f"to_{space.label}" for space in spaces if space.template)]
     inputnode = Node(IdentityInterface(fields, mandatory_inputs=False), name="inputnode")
     outputnode = Node(IdentityInterface(list(SERIES_OUTPUTS), mandatory_inputs=False), name="outputnode")
-    image, reports = _image_chain(workflow, plan, kspace_filter, seed)
+    window = _window(plan)
+    image, reports = _image_chain(workflow, plan, window, kspace_filter, seed)
     registered = _registration(workflow, plan, inputnode, image, reports, ignore_sides, seed, n_threads)
 
-    quant = _quantification(plan, references, estimators, groups, psf_fwhm_mm)
+    quant = _quantification(plan, references, estimators, groups)
+    if window is not None:
+        found = [(name, name) for name in ("acquisition", "psf_kind", "psf_reason", "psf_width_sd")]
+        workflow.connect([(window, quant, found)])
     workflow.connect(registered, "out_file", quant, "transform")
     if plan.transform is None:
         workflow.connect(registered, "motion_sd_mm", quant, "registration_sd_mm")
@@ -247,7 +253,6 @@ def _quantification(
     references: Sequence[str],
     estimators: Sequence[str],
     groups: Sequence[str],
-    psf_fwhm_mm: float | None,
 ) -> Any:
     from nipype.pipeline.engine import Node
 
@@ -257,7 +262,10 @@ def _quantification(
         quantify.Quantify(
             groups=list(groups),
             acquisition=plan.acquisition,
-            psf_known=plan.psf_known,
+            psf_kind=plan.psf.kind,
+            psf_reason=plan.psf.reason,
+            psf_files=[str(path) for path in (plan.psf.files or {}).values()],
+            psf_tissues=list(plan.psf.files or {}),
             vials=list(plan.vials),
             vials_placed=plan.vials_placed,
             references=list(references),
@@ -268,8 +276,8 @@ def _quantification(
         name="quantify",
         mem_gb=2.5,
     )
-    if psf_fwhm_mm is not None:
-        quant.inputs.psf_fwhm_mm = psf_fwhm_mm
+    if plan.psf.fwhm_mm is not None:
+        quant.inputs.psf_fwhm_mm = plan.psf.fwhm_mm
     if plan.b1_plus is not None:
         quant.inputs.b1_plus = str(plan.b1_plus)
     if not plan.kspace:
@@ -277,7 +285,22 @@ def _quantification(
     return quant
 
 
-def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int) -> tuple[Any, list[tuple[Any, str]]]:
+def _window(plan: SeriesPlan) -> Any:
+    """Node that reads the noise of the scanner's images, if there is something to find or to check."""
+    from nipype.pipeline.engine import Node
+
+    from sodium_prep.interfaces import sodium
+
+    if not plan.psf.sought:
+        return None
+    files = [str(path) for path in plan.files]
+    step = sodium.FindWindow(in_files=files, acquisition=plan.acquisition, psf_reason=plan.psf.reason)
+    return Node(step, name="window", mem_gb=0.7)
+
+
+def _image_chain(
+    workflow: Any, plan: SeriesPlan, window: Any, kspace_filter: str, seed: int
+) -> tuple[Any, list[tuple[Any, str]]]:
     """Read or reconstruct every run, average, take off the receive profile; the last node and the reports."""
     from nipype.interfaces.utility import Merge
     from nipype.pipeline.engine import Node
@@ -294,7 +317,11 @@ def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int)
                 in_file=str(path), acquisition=plan.acquisition, psf_known=plan.psf_known
             )
             runs.append(Node(interface, name=f"image{number}", mem_gb=0.5))
+            if window is not None:
+                workflow.connect([(window, runs[-1], [("acquisition", "acquisition"), ("psf_known", "psf_known")])])
     image, reports = runs[0], [(runs[0], "report_file")]
+    if window is not None:
+        reports.append((window, "report_file"))
     if len(runs) > 1:
         files, noises = Node(Merge(len(runs)), name="run_files"), Node(Merge(len(runs)), name="run_noises")
         image = Node(sodium.AverageRuns(seed=seed), name="average", mem_gb=1.0)

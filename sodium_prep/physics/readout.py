@@ -91,6 +91,14 @@ def describe_window(acquisition: Acquisition) -> str:
     return f"a {name.capitalize()} window"
 
 
+def computed_reason(acquisition: Acquisition) -> str:
+    """What a point spread function computed from an acquisition rests on."""
+    text = f"computed from the trajectory {acquisition.trajectory}, {describe_window(acquisition)}"
+    if acquisition.trajectory == "Cartesian":
+        return text
+    return f"{text}, a readout of {1000.0 * acquisition.readout_duration_s:g} ms and the T2* of each tissue"
+
+
 def acquisition_window(k_rel: ArrayLike, acquisition: Acquisition) -> NDArray[np.float64]:
     """The :func:`filter_window` of an acquisition."""
     return filter_window(k_rel, acquisition.kspace_filter, acquisition.filter_cutoff, acquisition.filter_width)

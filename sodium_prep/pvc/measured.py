@@ -175,7 +175,7 @@ def _fwhm(image: NDArray[np.float64], voxel_mm: NDArray[np.float64], centre: NDA
     values = _profile(image, centre, distance, axis)
     below = np.flatnonzero(values < 0.5 * values[0])
     if below.size == 0:
-        return float(voxel_mm[axis]) * image.shape[axis]
+        return float(voxel_mm[axis] * image.shape[axis])
     around = slice(int(below[0]) - 1, int(below[0]) + 1)
     half = np.interp(-0.5 * values[0], -values[around], distance[around])
-    return float(2.0 * half * voxel_mm[axis])
+    return 2.0 * float(half) * float(voxel_mm[axis])

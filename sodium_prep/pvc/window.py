@@ -245,9 +245,7 @@ def estimate_window(spectrum: Spectrum, acquisition: Acquisition) -> WindowEstim
     sd = float(np.hypot(RELATIVE_WIDTH_SD, 0.5 * off))
     if off > _WIDTH_RANGE:
         kinds = " and ".join(dict.fromkeys(one.kspace_filter for _, one, _ in alike))
-        text = (
-            f"KSpaceFilter is not known, and cannot be told from the noise of the image: {kinds} fit alike. State it."
-        )
+        text = f"KSpaceFilter is not known, and noise cannot tell it: {kinds} fit alike. State it."
         return WindowEstimate(None, sd, misfits, None, text)
     text = f"KSpaceFilter is not known; the noise of the image is that of {describe_window(chosen)}, which was taken."
     return WindowEstimate(chosen, sd, misfits, None, text)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, tissue_relaxation
@@ -39,7 +40,18 @@ def test_sphere_has_its_first_zero_and_sidelobe():
     assert psf_profile(0.0, acquire(), STATIC) == pytest.approx(4.0 / 3.0 * np.pi / 8.0, rel=1e-6)
 
 
-def test_widths_and_peaks_of_160_protocols():
+def gaussian_fit(acquisition, relaxation):
+    """Width of the Gaussian whose transfer function is nearest over k-space (least squares with k^2 dk)."""
+    k = (np.arange(600) + 0.5) / 200.0
+    target = mtf(k, acquisition, relaxation)
+
+    def miss(width):
+        return np.sum(k**2 * (np.exp(-0.5 * (np.pi * width / FWHM_PER_SD * k) ** 2) - target) ** 2)
+
+    return minimize_scalar(miss, bounds=(0.8, 6.0), method="bounded").x
+
+
+def test_widths_gaussians_and_peaks_of_160_protocols():
     rows = json.loads(shared_path("reference/psf_tables.json").read_text())["rows"]
     assert len(rows) == 160
     for row in rows:
@@ -47,6 +59,7 @@ def test_widths_and_peaks_of_160_protocols():
         acquisition = acquire(name, row["TRO"] * 1e-3, row["p"], row["filt"] or "none")
         relaxation = TISSUES[row["tissue"]]
         assert psf_fwhm_mm(acquisition, relaxation) == pytest.approx(row["fwhm_dx"], rel=1e-3)
+        assert gaussian_fit(acquisition, relaxation) == pytest.approx(row["gauss_fit_dx"], rel=1e-2)
         peak = psf_profile(0.0, acquisition, relaxation) / (4.0 / 3.0 * np.pi / 8.0)
         assert peak == pytest.approx(row["peak_rel"], rel=2e-3)
 
