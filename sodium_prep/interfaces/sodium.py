@@ -73,7 +73,7 @@ class FindWindow(Step):
 
         images, affines = zip(*(load_checked(Path(path)) for path in self.inputs.in_files), strict=True)
         given = acquisition_from(self.inputs.acquisition)
-        found = read_window(images, affines[0], given, self.inputs.in_files[0])
+        found = read_window(images, affines[0], given)
         reason = self.inputs.psf_reason
         if found.acquisition is not None and given.kspace_filter == "unknown":
             reason = f"{computed_reason(found.acquisition)}; the window was told from the noise of the image"

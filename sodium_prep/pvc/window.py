@@ -2,11 +2,10 @@
 
 Noise enters every sample of k-space alike, so the power spectrum of the noise in an image is the density compensation
 times the square of the window (:func:`sodium_prep.recon.noise.noise_power_spectrum`). What can be measured is the
-autocovariance of the air at small distances. Of zero-mean data it is the transform of that spectrum. Of magnitudes the
-squares are taken: their autocorrelation is the square of that of the complex noise, for one channel (Goodman, Speckle
-Phenomena in Optics, 2007) and for a root sum of squares over channels alike, so their spectrum is that of the complex
-noise convolved with itself. Tapered and transformed back (Blackman and Tukey, Bell Syst Tech J 1958;37:185) it gives a
-smooth spectrum, to be compared with what each window would give in the same air.
+autocorrelation of the squared air at small distances: it is the square of that of the noise, for magnitudes of one
+channel (Goodman, Speckle Phenomena in Optics, 2007), for root sums of squares over channels and for real parts alike.
+Tapered and transformed (Blackman and Tukey, Bell Syst Tech J 1958;37:185) it gives a smooth spectrum, that of the noise
+convolved with itself, to be compared with what each window would give in the same air.
 """
 
 from __future__ import annotations
@@ -20,27 +19,30 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition, FilterName
 from sodium_prep.physics.readout import describe_window
 from sodium_prep.physics.relaxation import Relaxation
 from sodium_prep.pvc.psf import RELATIVE_WIDTH_SD, psf_fwhm_mm
-from sodium_prep.quant.noise import background_mask, measure_floor
+from sodium_prep.quant.noise import bright_objects, measured_voxels
 from sodium_prep.recon.noise import noise_power_spectrum
 
 Array = NDArray[np.float64]
 
 _LAGS_PER_RESOLUTION: Final = 8.0
 _MOST_LAGS: Final = 16
+_LEAST_AIR: Final = 3000
+_LEAST_OBJECT_MM3: Final = 3000.0
+_MARGIN_MM: Final = 12.0
 _LOCAL_MM: Final = 25.0
-_FIRST_BIN: Final = 0.5
+_FIRST_BIN: Final = 0.1
+_FIRST_FITTED: Final = 0.5
 """Nearer to the centre of k-space, streaks of the object add to the noise."""
+_STREAKS: Final = 1.5
 _BIN: Final = 0.1
 _MODEL_ERROR: Final = 0.07
 _FLOOR: Final = 0.02
 _ACCEPTED: Final = 2.5
 _MARGIN: Final = 9.0
-_TIE: Final = 4.0
 _WIDTH_RANGE: Final = 0.12
 _SCALES: Final = tuple(float(s) for s in np.round(1.06 ** np.arange(-9, 10), 3))
 _SIMPLE: Final[tuple[FilterName, ...]] = ("none", "hamming", "hann")
@@ -49,30 +51,30 @@ _STATIC: Final = Relaxation(0.06, 1e6)
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Smoothed power spectrum of the noise on radial bins, with what a model needs for the same.
+    """Smoothed power spectrum of squared noise on radial bins, with what a model needs for the same.
 
     Attributes
     ----------
     power : (n_bins,)
-        Relative to its mean.
+        Relative to the mean of the fitted ones.
     relative_sd : (n_bins,)
         Standard error from the limited air, as a share.
+    fitted : (n_bins,) bool
+        Bins far enough from the centre of k-space to hold noise only.
     bins : (2 l + 1, ...) int
         Bin of each frequency, -1 for those left out.
     pairs : (2 l + 1, ...)
         Taper times the share of pairs of air voxels at each distance.
     voxel_mm
         Of the image.
-    squares
-        Whether it is that of squared magnitudes.
     """
 
     power: Array
     relative_sd: Array
+    fitted: NDArray[np.bool_]
     bins: NDArray[np.int64]
     pairs: Array
     voxel_mm: tuple[float, float, float]
-    squares: bool
 
 
 @dataclass(frozen=True)
@@ -105,26 +107,19 @@ def air_spectrum(
     air: NDArray[np.bool_],
     voxel_mm: tuple[float, float, float],
     resolution_mm: tuple[float, float, float],
-    *,
-    squares: bool,
 ) -> Spectrum:
-    """Radial power spectrum of the noise in air.
+    """Radial power spectrum of the squared noise in air.
 
     Parameters
     ----------
     images : each (X, Y, Z)
-        Runs on one grid. With two or more, what they have in common is no noise and is taken away.
+        Magnitudes or real parts of runs on one grid.
     air : (X, Y, Z) bool
         Where there is nothing but noise.
     voxel_mm, resolution_mm
         Of the image, and nominal.
-    squares
-        For magnitudes; otherwise the image is taken as zero-mean.
     """
     voxel = np.asarray(voxel_mm)
-    noise = [_fluctuation(image, air, voxel, squares=squares) for image in images]
-    if len(noise) > 1:
-        noise = list((np.stack(noise) - np.mean(noise, axis=0)) * np.sqrt(len(noise) / (len(noise) - 1.0)))
     reach = _LAGS_PER_RESOLUTION * np.asarray(resolution_mm) / voxel
     lags = [int(lag) for lag in np.clip(np.rint(reach), 4, _MOST_LAGS)]
     shape = [scipy.fft.next_fast_len(n + lag) for n, lag in zip(air.shape, lags, strict=True)]
@@ -132,32 +127,29 @@ def air_spectrum(
     taper = np.ones(())
     for lag in lags:
         taper = np.multiply.outer(taper, 1.0 - np.abs(np.arange(-lag, lag + 1)) / (lag + 1.0))
-    products = np.mean([_products(one, shape)[pick] for one in noise], axis=0) / air.sum()
+    products = np.mean([_products(_fluctuation(one, air, voxel), shape)[pick] for one in images], axis=0) / air.sum()
     pairs = _products(air.astype(np.float64), shape)[pick] / air.sum() * taper
     power = _to_spectrum(products * taper)
     axes = [np.fft.fftfreq(2 * lag + 1, v) * 2.0 * r for lag, v, r in zip(lags, voxel, resolution_mm, strict=True)]
     radius = np.sqrt(sum(k**2 for k in np.meshgrid(*axes, indexing="ij", sparse=True)))
     bins = np.where(radius >= _FIRST_BIN, ((radius - _FIRST_BIN) / _BIN).astype(np.int64), -1)
-    _, bins = np.unique(bins, return_inverse=True)
+    numbers, bins = np.unique(bins, return_inverse=True)
     bins = bins.reshape(radius.shape) - 1
-    cells = np.bincount(bins[bins >= 0])
-    runs = max(len(images) - 1, 1)
-    free = runs * air.sum() / np.sum(taper**2) * cells  # degrees of freedom, each frequency sharing with its mirror
+    # Degrees of freedom; each frequency shares its own with its mirror image.
+    free = len(images) * air.sum() / np.sum(taper**2) * np.bincount(bins[bins >= 0])
+    fitted = _FIRST_BIN + _BIN * (numbers[1:] + 0.5) > _FIRST_FITTED
     found = _radial(power, bins)
-    return Spectrum(found / found.mean(), np.sqrt(2.0 / free), bins, pairs, voxel_mm, squares)
+    return Spectrum(found / found[fitted].mean(), np.sqrt(2.0 / free), fitted, bins, pairs, voxel_mm)
 
 
-def _fluctuation(image: NDArray[np.floating], air: NDArray[np.bool_], voxel_mm: Array, *, squares: bool) -> Array:
-    """Air relative to its local level, so that a receive profile does not matter; zero elsewhere."""
-    values = np.where(air, image, 0.0).astype(np.float64) ** (2 if squares else 1)
-
-    def local(data: Array) -> Array:
-        return np.asarray(ndimage.gaussian_filter(data, _LOCAL_MM / voxel_mm, mode="constant"))
-
-    share = np.maximum(local(air.astype(np.float64)), 1e-9)
-    values = np.where(air, values - local(values) / share, 0.0)
-    spread = np.sqrt(local(values**2) / share)
-    return np.asarray(np.where(air & (spread > 0.0), values / np.maximum(spread, 1e-300), 0.0))
+def _fluctuation(image: NDArray[np.floating], air: NDArray[np.bool_], voxel_mm: Array) -> Array:
+    """Squares in air relative to their local level, so that a receive profile does not matter; zero elsewhere."""
+    squares = np.where(air, image, 0.0).astype(np.float64) ** 2
+    level, share = (
+        ndimage.gaussian_filter(data, _LOCAL_MM / voxel_mm, mode="constant") for data in (squares, air.astype(float))
+    )
+    level = level / np.maximum(share, 1e-9)
+    return np.asarray(np.where(air & (level > 0.0), squares / np.maximum(level, 1e-300) - 1.0, 0.0))
 
 
 def _products(values: Array, shape: Sequence[int]) -> Array:
@@ -175,27 +167,28 @@ def _radial(power: Array, bins: NDArray[np.int64]) -> Array:
 
 
 def expected_spectrum(spectrum: Spectrum, acquisition: Acquisition) -> Array:
-    """What the spectrum would be for an acquisition; (n_bins,), relative to its mean."""
+    """What the spectrum would be for an acquisition; (n_bins,), relative to the mean of the fitted ones."""
     edges = spectrum.pairs.shape
     grid = [scipy.fft.next_fast_len(2 * n) for n in edges]
     power = noise_power_spectrum((grid[0], grid[1], grid[2]), spectrum.voxel_mm, acquisition)
     pick = np.ix_(*(np.arange(-(n // 2), n // 2 + 1) % g for n, g in zip(edges, grid, strict=True)))
     correlation = scipy.fft.ifftn(power.astype(np.float64)).real[pick]
     correlation /= correlation[tuple(n // 2 for n in edges)]
-    found = _radial(_to_spectrum((correlation**2 if spectrum.squares else correlation) * spectrum.pairs), spectrum.bins)
-    return np.asarray(found / found.mean())
+    found = _radial(_to_spectrum(correlation**2 * spectrum.pairs), spectrum.bins)
+    return np.asarray(found / found[spectrum.fitted].mean())
 
 
 def misfit(spectrum: Spectrum, acquisition: Acquisition) -> float:
-    """Sum over bins of the squared logarithm of found over expected power, over its variance.
+    """Sum over the fitted bins of the squared logarithm of found over expected power, over its variance.
 
     The variance holds the limited air and 10 % for what no model of a scanner's reconstruction has. Power below 2 % of
     the highest counts as that much: there, interpolation and rounding reign.
     """
-    found, expected = spectrum.power, expected_spectrum(spectrum, acquisition)
+    fitted = spectrum.fitted
+    found, expected = spectrum.power[fitted], expected_spectrum(spectrum, acquisition)[fitted]
     floor = _FLOOR * max(float(found.max()), float(expected.max()))
     ratio = np.log(np.maximum(found, floor) / np.maximum(expected, floor))
-    variance = spectrum.relative_sd**2 + _MODEL_ERROR**2
+    variance = spectrum.relative_sd[fitted] ** 2 + _MODEL_ERROR**2
     ratio -= np.sum(ratio / variance) / np.sum(1.0 / variance)
     return float(np.sum(ratio**2 / variance))
 
@@ -215,8 +208,10 @@ def windows(acquisition: Acquisition) -> Iterator[Acquisition]:
 def estimate_window(spectrum: Spectrum, acquisition: Acquisition) -> WindowEstimate:
     """Find the window of an image whose trajectory and nominal resolution are known, or check the one that is stated.
 
-    Of the windows that fit (misfit below 2.5 per bin, and within 9 of the best) the simplest of the best is taken, if
-    the PSFs of all of them are equally wide to 12 %. If none fits, other resolutions are tried.
+    Of the windows that fit (misfit below 2.5 per bin) one without parameters is taken unless another fits better by
+    1 per bin; not so if a window that fits as well (within 9 in all) makes a PSF that is wider or narrower by 12 %, nor
+    if there is half as much power again near the centre of k-space: streaks there, which a window seems to explain. If
+    none fits, other resolutions are tried.
 
     Parameters
     ----------
@@ -226,47 +221,76 @@ def estimate_window(spectrum: Spectrum, acquisition: Acquisition) -> WindowEstim
         Its window is ``unknown`` if one is sought. A stated window is kept, whatever the noise says of it.
     """
     stated = None if acquisition.kspace_filter == "unknown" else acquisition
-    if stated is not None and misfit(spectrum, stated) <= _ACCEPTED * spectrum.power.size:
+    n = int(spectrum.fitted.sum())
+    most = _ACCEPTED * n
+    if stated is not None and misfit(spectrum, stated) <= most:
         return WindowEstimate(stated, RELATIVE_WIDTH_SD, {}, None, "")
     tried = [(misfit(spectrum, one), one) for one in windows(acquisition)]
     misfits: dict[str, float] = {}
     for value, one in tried:
-        misfits[one.kspace_filter] = min(value / spectrum.power.size, misfits.get(one.kspace_filter, np.inf))
-    fitting = [name for name, value in misfits.items() if value <= _ACCEPTED]
-    if stated is not None or not fitting:
-        simple = [replace(acquisition, kspace_filter=name) for name in _SIMPLE]
-        factor = _other_resolution(spectrum, [stated] if stated else simple)
-        sd = float(np.hypot(RELATIVE_WIDTH_SD, 0.0 if factor is None else factor - 1.0))
-        return WindowEstimate(stated, sd, misfits, factor, _disagreement(acquisition, fitting, factor))
-    best = min(value for value, _ in tried)
-    alike = [(value, one, _width(one)) for value, one in tried if value < best + _MARGIN]
-    _, chosen, width = next(entry for entry in alike if entry[0] < best + _TIE)
-    off = max(abs(other / width - 1.0) for _, _, other in alike)
+        misfits[one.kspace_filter] = min(value / n, misfits.get(one.kspace_filter, np.inf))
+    best, simple = (min(some, key=lambda entry: entry[0]) for some in (tried, tried[: len(_SIMPLE)]))
+    value, chosen = simple if simple[0] < min(best[0] + n, most) else best
+    if stated is not None or value > most:
+        return _doubts(spectrum, acquisition, chosen, misfits)
+    alike = [one for other, one in tried if other < value + _MARGIN]
+    off = max(abs(_width(one) / _width(chosen) - 1.0) for one in alike)
     sd = float(np.hypot(RELATIVE_WIDTH_SD, 0.5 * off))
+    if chosen.kspace_filter != "none" and _streaky(spectrum, chosen):
+        text = "KSpaceFilter is not known, and noise cannot tell it: streaks of the object cover it. State it."
+        return WindowEstimate(None, sd, misfits, None, text)
     if off > _WIDTH_RANGE:
-        kinds = " and ".join(dict.fromkeys(one.kspace_filter for _, one, _ in alike))
+        kinds = " and ".join(dict.fromkeys(one.kspace_filter for one in alike))
         text = f"KSpaceFilter is not known, and noise cannot tell it: {kinds} fit alike. State it."
         return WindowEstimate(None, sd, misfits, None, text)
     text = f"KSpaceFilter is not known; the noise of the image is that of {describe_window(chosen)}, which was taken."
     return WindowEstimate(chosen, sd, misfits, None, text)
 
 
-def _disagreement(acquisition: Acquisition, fitting: Sequence[str], factor: float | None) -> str:
-    nominal = " x ".join(f"{size:.3g}" for size in acquisition.nominal_resolution_mm)
-    known = acquisition.kspace_filter != "unknown"
-    text = f"The noise of the image is not that of a nominal resolution of {nominal} mm with "
-    text += describe_window(acquisition) if known else "any known window"
-    could = []
-    if factor is not None:
-        could.append(" x ".join(f"{factor * size:.2g}" for size in acquisition.nominal_resolution_mm) + " mm")
-    could += [f"a window of the kind {' or '.join(fitting)}"] if fitting else []
-    text += f"; {', or '.join(could)}, would fit" if could else ", nor of another resolution"
-    return text + ". Check NominalResolution and KSpaceFilter."
-
-
-def read_window(
-    images: Sequence[NDArray[np.floating]], affine: Array, acquisition: Acquisition, where: str
+def _doubts(
+    spectrum: Spectrum, acquisition: Acquisition, best: Acquisition, misfits: dict[str, float]
 ) -> WindowEstimate:
+    """What to say where the stated window does not fit, or none does: only what clearly fits in its place."""
+    stated = None if acquisition.kspace_filter == "unknown" else acquisition
+    factor = _other_resolution(spectrum, [stated] if stated else list(windows(acquisition))[: len(_SIMPLE)])
+    fitting, off = [], []
+    if factor is not None:
+        fitting.append(" x ".join(f"{factor * size:.2g}" for size in acquisition.nominal_resolution_mm) + " mm")
+        off.append(factor - 1.0)
+    if min(misfits.values()) <= _ACCEPTED and not _streaky(spectrum, best):
+        fitting.append(describe_window(best))
+        off.append(_width(best) / _width(stated or best) - 1.0)
+    if stated is not None and not fitting:
+        return WindowEstimate(stated, RELATIVE_WIDTH_SD, misfits, None, "")
+    nominal = " x ".join(f"{size:.3g}" for size in acquisition.nominal_resolution_mm)
+    text = f"The noise of the image is not that of a nominal resolution of {nominal} mm with "
+    text += describe_window(stated) if stated else "any known window"
+    text += f"; {' or '.join(fitting)} would fit" if fitting else ", nor of another resolution"
+    sd = float(np.hypot(RELATIVE_WIDTH_SD, min(map(abs, off), default=0.0)))
+    return WindowEstimate(stated, sd, misfits, factor, f"{text}. Check NominalResolution and KSpaceFilter.")
+
+
+def _streaky(spectrum: Spectrum, acquisition: Acquisition) -> bool:
+    """Whether there is clearly more power near the centre of k-space than noise would have."""
+    excess = np.log(spectrum.power / expected_spectrum(spectrum, acquisition))[~spectrum.fitted]
+    return bool(excess.size and np.exp(excess.mean()) > _STREAKS)
+
+
+def clear_air(image: NDArray[np.floating], affine: Array) -> NDArray[np.bool_]:
+    """Air away from head, vials and border, with its bright clusters of noise.
+
+    :func:`sodium_prep.quant.noise.background_mask`, which seeks the level of the noise, leaves small objects out too;
+    that bends a spectrum.
+    """
+    voxel_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    parts, n = ndimage.label(bright_objects(image, affine))
+    volumes = np.bincount(parts.ravel(), minlength=n + 1) * float(np.prod(voxel_mm))
+    objects = (volumes > _LEAST_OBJECT_MM3)[parts] & (parts > 0)
+    allowed = ndimage.binary_erosion(measured_voxels(image), iterations=2, border_value=0)
+    return np.asarray(allowed & (ndimage.distance_transform_edt(~objects, sampling=voxel_mm) > _MARGIN_MM))
+
+
+def read_window(images: Sequence[NDArray[np.floating]], affine: Array, acquisition: Acquisition) -> WindowEstimate:
     """Find or check the window from the images of a series as the scanner stored them.
 
     Parameters
@@ -277,28 +301,24 @@ def read_window(
         Of the first.
     acquisition
         See :func:`estimate_window`.
-    where
-        The file, for messages.
     """
     first = images[0]
     stated = None if acquisition.kspace_filter == "unknown" else acquisition
-    try:
-        air = background_mask(first, affine, where=where)
-    except InputError as error:
-        lack = f"KSpaceFilter is not known, and noise cannot tell it: {error.problem}. State it."
+    air = clear_air(first, affine)
+    if air.sum() < _LEAST_AIR:
+        lack = f"KSpaceFilter is not known, and {int(air.sum())} voxels of air are too few to tell it from. State it."
         return WindowEstimate(stated, RELATIVE_WIDTH_SD, {}, None, "" if stated else lack)
     x, y, z = (float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
     alike = [image for image in images if image.shape == first.shape]
-    squares = measure_floor(first, air).law != "zero-mean"
-    spectrum = air_spectrum(alike, air, (x, y, z), acquisition.nominal_resolution_mm, squares=squares)
-    return estimate_window(spectrum, acquisition)
+    return estimate_window(air_spectrum(alike, air, (x, y, z), acquisition.nominal_resolution_mm), acquisition)
 
 
 def _other_resolution(spectrum: Spectrum, candidates: Sequence[Acquisition]) -> float | None:
-    found = [(misfit(spectrum, _scaled(one, scale)), scale) for one in candidates for scale in _SCALES]
-    value, scale = min(found)
-    good = value <= _ACCEPTED * spectrum.power.size and scale not in (_SCALES[0], _SCALES[-1])
-    return scale if good else None
+    """Resolution over the nominal one that fits best, if it fits and lies within the range that is tried."""
+    tried = [(scale, _scaled(one, scale)) for one in candidates for scale in _SCALES]
+    value, scale, one = min(((misfit(spectrum, one), scale, one) for scale, one in tried), key=lambda entry: entry[0])
+    bad = value > _ACCEPTED * spectrum.fitted.sum() or scale in (_SCALES[0], _SCALES[-1])
+    return None if bad or _streaky(spectrum, one) else scale
 
 
 def _scaled(acquisition: Acquisition, scale: float) -> Acquisition:

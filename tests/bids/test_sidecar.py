@@ -81,7 +81,7 @@ def test_parameters_of_a_window_come_from_the_protocol_with_that_window_only(tmp
 
 def test_what_no_psf_can_be_computed_of(tmp_path):
     root = study.make_study(tmp_path)
-    with pytest.raises(InputError, match="Trajectory is 'FLORET', whose PSF cannot be computed .* image"):
+    with pytest.raises(InputError, match=r"Trajectory is 'FLORET', whose PSF cannot be computed .* image"):
         load_sidecar(with_block(root, Trajectory="FLORET"))
     sidecar = load_sidecar(with_block(root, NonlinearReconstruction=True))
     assert sidecar.acquisition().missing == ("PointSpreadFunction",)
