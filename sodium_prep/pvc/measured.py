@@ -86,7 +86,7 @@ def measured_psf(values: NDArray[np.floating], voxel_mm: ArrayLike, where: objec
     InputError
         If the image cannot be the whole of a point spread function.
     """
-    image, voxel = np.asarray(values, dtype=np.float64), np.asarray(voxel_mm, dtype=np.float64)
+    image, voxel = np.array(values, dtype=np.float64, order="C"), np.asarray(voxel_mm, dtype=np.float64)
     if not np.all(np.isfinite(image)):
         raise InputError(where, "has values that are not finite", "Give the image of a point")
     total, shape = float(image.sum()), np.asarray(image.shape)

@@ -255,17 +255,18 @@ def _doubts(
     factor = _other_resolution(spectrum, [stated] if stated else list(windows(acquisition))[: len(_SIMPLE)])
     fitting, off = [], []
     if factor is not None:
-        fitting.append(" x ".join(f"{factor * size:.2g}" for size in acquisition.nominal_resolution_mm) + " mm")
+        sizes = " x ".join(f"{factor * size:.2g}" for size in acquisition.nominal_resolution_mm)
+        fitting.append(f"that of {sizes} mm")
         off.append(factor - 1.0)
     if min(misfits.values()) <= _ACCEPTED and not _streaky(spectrum, best):
-        fitting.append(describe_window(best))
+        fitting.append(f"with {describe_window(best)}")
         off.append(_width(best) / _width(stated or best) - 1.0)
     if stated is not None and not fitting:
         return WindowEstimate(stated, RELATIVE_WIDTH_SD, misfits, None, "")
     nominal = " x ".join(f"{size:.3g}" for size in acquisition.nominal_resolution_mm)
     text = f"The noise of the image is not that of a nominal resolution of {nominal} mm with "
     text += describe_window(stated) if stated else "any known window"
-    text += f"; {' or '.join(fitting)} would fit" if fitting else ", nor of another resolution"
+    text += f", but {' or '.join(fitting)}" if fitting else ", nor of another resolution"
     sd = float(np.hypot(RELATIVE_WIDTH_SD, min(map(abs, off), default=0.0)))
     return WindowEstimate(stated, sd, misfits, factor, f"{text}. Check NominalResolution and KSpaceFilter.")
 
