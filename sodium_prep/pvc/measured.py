@@ -16,7 +16,7 @@ _MARGIN: Final = 0.25
 """Share of the image along each axis within which the peak must keep from the border."""
 _EXTENT_WIDTHS: Final = 4.0
 _BORDER_SHARE: Final = 0.03
-_VOXELS_PER_WIDTH: Final = 1.2
+_BAND_SHARE: Final = 0.6
 _ASYMMETRY: Final = 0.1
 _NEGLIGIBLE: Final = 2e-3
 _HALF_POWER: Final = 0.7
@@ -99,9 +99,14 @@ def measured_psf(values: NDArray[np.floating], voxel_mm: ArrayLike, where: objec
         raise InputError(where, problem, "Cut the image so that the point is in its middle")
     centre = _centre(image, peak)
     widths = tuple(_fwhm(image, voxel, centre, axis) for axis in range(3))
-    if np.any(np.asarray(widths) < _VOXELS_PER_WIDTH * voxel):
-        problem = f"is {min(w / v for w, v in zip(widths, voxel, strict=True)):.2g} voxels wide at half of its peak"
-        raise InputError(where, problem, "Give it on voxels of at most 0.6 of its width")
+    spectrum = _centred_spectrum(image, centre)
+    if (filled := float(np.mean(np.abs(spectrum)))) > _BAND_SHARE:
+        problem = f"fills {100 * filled:.0f} % of the spatial frequencies that its voxels can hold"
+        raise InputError(where, problem, "Give it on voxels no larger than the nominal resolution, better half of it")
+    skew = float(np.sqrt(np.sum(spectrum.imag**2) / np.sum(np.abs(spectrum) ** 2)))
+    if skew > _ASYMMETRY:
+        problem = f"is not symmetric about its peak ({100 * skew:.0f} % of its spectrum are odd)"
+        raise InputError(where, problem, "Give the image of a point on resonance, without noise")
     reach = (np.minimum(centre, shape - 1 - centre) + 0.5) * voxel
     border = np.ones(image.shape, dtype=bool)
     border[1:-1, 1:-1, 1:-1] = False
@@ -110,11 +115,6 @@ def measured_psf(values: NDArray[np.floating], voxel_mm: ArrayLike, where: objec
         problem = f"ends {reach.min():.3g} mm from its peak, where up to {100 * rest:.2g} % of it are left"
         mend = f"Give at least {_EXTENT_WIDTHS:g} widths at half maximum to each side: the tails carry signal"
         raise InputError(where, problem, mend)
-    spectrum = _centred_spectrum(image, centre)
-    skew = float(np.sqrt(np.sum(spectrum.imag**2) / np.sum(np.abs(spectrum) ** 2)))
-    if skew > _ASYMMETRY:
-        problem = f"is not symmetric about its peak ({100 * skew:.0f} % of its spectrum are odd)"
-        raise InputError(where, problem, "Give the image of a point on resonance, without noise")
     for axis, (n, v, c) in enumerate(zip(shape, voxel, centre, strict=True)):
         outwards = np.clip(2.0 * np.abs(np.arange(n) - c) * v / reach[axis] - 1.0, 0.0, 1.0)
         image *= np.cos(0.5 * np.pi * outwards).reshape([-1 if a == axis else 1 for a in range(3)]) ** 2
