@@ -201,6 +201,7 @@ def _summary(facts: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[t
     floor = str(facts.get("floor", "zero-mean"))
     return [
         ("Reconstruction", str(facts.get("method", ""))),
+        ("Point spread function", (facts.get("psf") or {}).get("reason") or "not known"),
         ("Runs averaged", str(facts.get("n_runs", 1))),
         ("Noise floor", floor + (", removed" if facts.get("floor_corrected") else "")),
         ("Receive profile", "corrected by the coil pair" if "receive_pair" in facts else "not corrected"),
