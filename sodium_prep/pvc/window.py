@@ -32,16 +32,21 @@ _LAGS_PER_RESOLUTION: Final = 8.0
 _MOST_LAGS: Final = 16
 _LEAST_AIR: Final = 3000
 _LEAST_OBJECT_MM3: Final = 3000.0
-_MARGIN_MM: Final = 12.0
+_MARGINS_MM: Final = (24.0, 12.0)
+_AMPLE_AIR: Final = 10000
 _LOCAL_MM: Final = 25.0
 _FIRST_BIN: Final = 0.1
 _FIRST_FITTED: Final = 0.5
 """Nearer to the centre of k-space, streaks of the object add to the noise."""
+_LAST_BIN: Final = 2.1
+"""Squares of the noise reach to twice kmax."""
+_LEAST_BINS: Final = 6
 _STREAKS: Final = 1.5
 _BIN: Final = 0.1
 _MODEL_ERROR: Final = 0.07
 _FLOOR: Final = 0.02
 _ACCEPTED: Final = 2.5
+_ACCEPTED_PLAIN: Final = 6.0
 _MARGIN: Final = 9.0
 _WIDTH_RANGE: Final = 0.12
 _SCALES: Final = tuple(float(s) for s in np.round(1.06 ** np.arange(-9, 10), 3))
@@ -132,7 +137,8 @@ def air_spectrum(
     power = _to_spectrum(products * taper)
     axes = [np.fft.fftfreq(2 * lag + 1, v) * 2.0 * r for lag, v, r in zip(lags, voxel, resolution_mm, strict=True)]
     radius = np.sqrt(sum(k**2 for k in np.meshgrid(*axes, indexing="ij", sparse=True)))
-    bins = np.where(radius >= _FIRST_BIN, ((radius - _FIRST_BIN) / _BIN).astype(np.int64), -1)
+    kept = (radius >= _FIRST_BIN) & (radius < _LAST_BIN)
+    bins = np.where(kept, ((radius - _FIRST_BIN) / _BIN).astype(np.int64), -1)
     numbers, bins = np.unique(bins, return_inverse=True)
     bins = bins.reshape(radius.shape) - 1
     # Degrees of freedom; each frequency shares its own with its mirror image.
@@ -181,7 +187,7 @@ def expected_spectrum(spectrum: Spectrum, acquisition: Acquisition) -> Array:
 def misfit(spectrum: Spectrum, acquisition: Acquisition) -> float:
     """Sum over the fitted bins of the squared logarithm of found over expected power, over its variance.
 
-    The variance holds the limited air and 10 % for what no model of a scanner's reconstruction has. Power below 2 % of
+    The variance holds the limited air and 7 % for what no model of a scanner's reconstruction has. Power below 2 % of
     the highest counts as that much: there, interpolation and rounding reign.
     """
     fitted = spectrum.fitted
@@ -210,8 +216,9 @@ def estimate_window(spectrum: Spectrum, acquisition: Acquisition) -> WindowEstim
 
     Of the windows that fit (misfit below 2.5 per bin) one without parameters is taken unless another fits better by
     1 per bin; not so if a window that fits as well (within 9 in all) makes a PSF that is wider or narrower by 12 %, nor
-    if there is half as much power again near the centre of k-space: streaks there, which a window seems to explain. If
-    none fits, other resolutions are tried.
+    if there is half as much power again near the centre of k-space: streaks there, which a window seems to explain. No
+    window is believed with a misfit of up to 6 per bin, if it fits best: streaks make no windowed image look like one
+    without. If none fits, other resolutions are tried.
 
     Parameters
     ----------
@@ -231,6 +238,8 @@ def estimate_window(spectrum: Spectrum, acquisition: Acquisition) -> WindowEstim
         misfits[one.kspace_filter] = min(value / n, misfits.get(one.kspace_filter, np.inf))
     best, simple = (min(some, key=lambda entry: entry[0]) for some in (tried, tried[: len(_SIMPLE)]))
     value, chosen = simple if simple[0] < min(best[0] + n, most) else best
+    if chosen.kspace_filter == "none":
+        most = _ACCEPTED_PLAIN * n
     if stated is not None or value > most:
         return _doubts(spectrum, acquisition, chosen, misfits)
     alike = [one for other, one in tried if other < value + _MARGIN]
@@ -278,7 +287,7 @@ def _streaky(spectrum: Spectrum, acquisition: Acquisition) -> bool:
 
 
 def clear_air(image: NDArray[np.floating], affine: Array) -> NDArray[np.bool_]:
-    """Air away from head, vials and border, with its bright clusters of noise.
+    """Air 24 mm from head and vials if there is ample of it, otherwise 12 mm, with its bright clusters of noise.
 
     :func:`sodium_prep.quant.noise.background_mask`, which seeks the level of the noise, leaves small objects out too;
     that bends a spectrum.
@@ -288,7 +297,9 @@ def clear_air(image: NDArray[np.floating], affine: Array) -> NDArray[np.bool_]:
     volumes = np.bincount(parts.ravel(), minlength=n + 1) * float(np.prod(voxel_mm))
     objects = (volumes > _LEAST_OBJECT_MM3)[parts] & (parts > 0)
     allowed = ndimage.binary_erosion(measured_voxels(image), iterations=2, border_value=0)
-    return np.asarray(allowed & (ndimage.distance_transform_edt(~objects, sampling=voxel_mm) > _MARGIN_MM))
+    distance = ndimage.distance_transform_edt(~objects, sampling=voxel_mm)
+    far, near = (allowed & (distance > margin) for margin in _MARGINS_MM)
+    return np.asarray(far if far.sum() >= _AMPLE_AIR else near)
 
 
 def read_window(images: Sequence[NDArray[np.floating]], affine: Array, acquisition: Acquisition) -> WindowEstimate:
@@ -306,12 +317,16 @@ def read_window(images: Sequence[NDArray[np.floating]], affine: Array, acquisiti
     first = images[0]
     stated = None if acquisition.kspace_filter == "unknown" else acquisition
     air = clear_air(first, affine)
-    if air.sum() < _LEAST_AIR:
+    if air.sum() < _LEAST_AIR or np.ptp(first[air]) == 0.0:
         lack = f"KSpaceFilter is not known, and {int(air.sum())} voxels of air are too few to tell it from. State it."
         return WindowEstimate(stated, RELATIVE_WIDTH_SD, {}, None, "" if stated else lack)
     x, y, z = (float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
     alike = [image for image in images if image.shape == first.shape]
-    return estimate_window(air_spectrum(alike, air, (x, y, z), acquisition.nominal_resolution_mm), acquisition)
+    spectrum = air_spectrum(alike, air, (x, y, z), acquisition.nominal_resolution_mm)
+    if spectrum.fitted.sum() < _LEAST_BINS:
+        lack = "KSpaceFilter is not known, and the voxels are too large for noise to tell it. State it."
+        return WindowEstimate(stated, RELATIVE_WIDTH_SD, {}, None, "" if stated else lack)
+    return estimate_window(spectrum, acquisition)
 
 
 def _other_resolution(spectrum: Spectrum, candidates: Sequence[Acquisition]) -> float | None:
