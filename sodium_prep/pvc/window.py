@@ -215,7 +215,7 @@ def estimate_window(spectrum: Spectrum, acquisition: Acquisition) -> WindowEstim
     """Find the window of an image whose trajectory and nominal resolution are known, or check the one that is stated.
 
     Of the windows that fit (misfit below 2.5 per bin) one without parameters is taken unless another fits better by
-    1 per bin; not so if a window that fits as well (within 9 in all) makes a PSF that is wider or narrower by 12 %, nor
+    2 per bin; not so if a window that fits as well (within 9 in all) makes a PSF that is wider or narrower by 12 %, nor
     if there is half as much power again near the centre of k-space: streaks there, which a window seems to explain. No
     window is believed with a misfit of up to 6 per bin, if it fits best: streaks make no windowed image look like one
     without. If none fits, other resolutions are tried.
@@ -237,7 +237,7 @@ def estimate_window(spectrum: Spectrum, acquisition: Acquisition) -> WindowEstim
     for value, one in tried:
         misfits[one.kspace_filter] = min(value / n, misfits.get(one.kspace_filter, np.inf))
     best, simple = (min(some, key=lambda entry: entry[0]) for some in (tried, tried[: len(_SIMPLE)]))
-    value, chosen = simple if simple[0] < min(best[0] + n, most) else best
+    value, chosen = simple if simple[0] < min(best[0] + 2.0 * n, most) else best
     if chosen.kspace_filter == "none":
         most = _ACCEPTED_PLAIN * n
     if stated is not None or value > most:
