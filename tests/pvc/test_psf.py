@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, tissue_relaxation
 from sodium_prep.pvc.psf import FWHM_PER_SD, PsfModel, mtf, psf_fwhm_mm, psf_profile
+from sodium_prep.recon.noise import noise_power_spectrum
 from tests.shared import shared_path
 
 STATIC = Relaxation(t1_s=0.06, t2star_slow_s=1e6)
@@ -88,6 +89,14 @@ def test_model_evaluates_vectors_by_ellipsoid_or_box():
     np.testing.assert_allclose(PsfModel("acquisition", centre_out).mtf(k, gm), mtf(radius, centre_out, gm))
     box = PsfModel("acquisition", acquire("Cartesian", dx=(2.0, 3.0, 4.0))).mtf(k, gm)
     np.testing.assert_array_equal(box, [1.0, 1.0, 0.0, 1.0])
+
+
+def test_noise_of_a_cartesian_image_goes_through_the_window_of_its_signal():
+    acquisition = acquire("Cartesian", window="hamming", dx=(2.0, 3.0, 4.0))
+    shape, voxel_mm = (12, 10, 8), (2.0, 2.0, 3.0)
+    k = np.stack(np.meshgrid(*(np.fft.fftfreq(n, v) for n, v in zip(shape, voxel_mm, strict=True)), indexing="ij"), -1)
+    power = PsfModel("acquisition", acquisition).mtf(k, STATIC) ** 2
+    np.testing.assert_allclose(noise_power_spectrum(shape, voxel_mm, acquisition), power / power.mean(), atol=1e-5)
 
 
 def test_gaussian_halves_at_its_half_width():
