@@ -13,9 +13,9 @@ from sodium_prep.settings import Settings
 _GAUSSIAN_DX = 1.6
 _GAUSSIAN_RANGE = 0.1
 _UNFILTERED = (
-    "A Gaussian is no stand-in for the point spread function of an image without a window: in simulations grey matter "
-    "is then wrong by 23 to 29 %, more than without any correction (17 %). Leave --psf out, or give it an image of a "
-    "point."
+    "A Gaussian is no stand-in for the point spread function of a centre-out image without a window: in simulations "
+    "grey matter is then wrong by 23 to 29 %, more than without any correction (17 %). Leave --psf out, or give it an "
+    "image of a point."
 )
 _ONE_FOR_ALL = (
     "One image of a point stands for all tissues. They decay differently during the readout: in simulations that costs "
@@ -80,6 +80,8 @@ def choose_psf(sidecar: SodiumSidecar, facts: AcquisitionFacts, settings: Settin
 
 def _against_gaussian(facts: AcquisitionFacts, width_mm: float) -> tuple[str, ...]:
     window = facts.acquisition.kspace_filter
+    if facts.acquisition.trajectory == "Cartesian" and "Trajectory" not in facts.missing:
+        return ()
     if window == "none":
         return (_UNFILTERED,)
     if window == "unknown":
