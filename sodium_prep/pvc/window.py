@@ -252,7 +252,7 @@ def estimate_window(spectrum: Spectrum, acquisition: Acquisition) -> WindowEstim
         kinds = " and ".join(dict.fromkeys(one.kspace_filter for one in alike))
         text = f"KSpaceFilter is not known, and noise cannot tell it: {kinds} fit alike. State it."
         return WindowEstimate(None, sd, misfits, None, text)
-    text = f"KSpaceFilter is not known; the noise of the image is that of {describe_window(chosen)}, which was taken."
+    text = f"KSpaceFilter is not known; the noise of the image shows {describe_window(chosen)}, which was taken."
     return WindowEstimate(chosen, sd, misfits, None, text)
 
 

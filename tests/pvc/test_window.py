@@ -63,7 +63,7 @@ def test_the_window_is_told_from_every_noise(scanner, name):
         assert found.acquisition.kspace_filter == name
         assert width(found.acquisition) == pytest.approx(width(WINDOWS[name]), rel=0.03)
         assert RELATIVE_WIDTH_SD <= found.relative_width_sd < 0.08
-        assert "noise of the image is that of" in found.statement
+        assert "noise of the image shows" in found.statement
 
 
 def test_expected_spectrum_is_that_of_pure_noise_in_the_same_air(scanner):
