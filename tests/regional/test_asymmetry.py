@@ -18,13 +18,14 @@ from tests.pvc import heads
 from tests.regional.test_table import (
     EXACT,
     EXACT_LINE,
+    EXACT_PSF,
     FLOOR,
     GAIN,
     NOISE,
     RELAXATIONS,
     image,
     pick,
-    without_errors_of_anatomy_and_psf,
+    without_errors_of_anatomy,
 )
 
 __all__ = ["image"]
@@ -38,10 +39,10 @@ def index(left, right):
 
 def test_stated_error_is_the_spread_over_scans_with_noise(image, monkeypatch):
     """Of noise alone: anatomy and PSF are exact here."""
-    without_errors_of_anatomy_and_psf(monkeypatch)
+    without_errors_of_anatomy(monkeypatch)
     head = heads.analytic_compartments()
     found = regional_signals(
-        image, heads.AFFINE, NOISE, head, heads.rigid(), heads.ACQUISITION, EXACT, PSF, registration_sd_mm=0.0,
+        image, heads.AFFINE, NOISE, head, heads.rigid(), heads.ACQUISITION, EXACT, EXACT_PSF, registration_sd_mm=0.0,
         estimators=("none", "labbe"), voxel_kernel="mean",
     )  # fmt: skip
     rows = regional_table(found, {"vials": EXACT_LINE})
