@@ -33,7 +33,7 @@ from sodium_prep.pvc.psf import FWHM_PER_SD, PsfModel
 from sodium_prep.pvc.refine import _moved
 from sodium_prep.quant.calibration import fit_calibration
 from sodium_prep.recon.noise import noise_power_spectrum
-from sodium_prep.regional.signals import PSF_WIDTH_SD, REGISTRATION_SD_MM, regional_signals
+from sodium_prep.regional.signals import REGISTRATION_SD_MM, regional_signals
 from sodium_prep.regional.table import regional_table
 
 ACQUISITION = Acquisition(0.0005, 0.12, 90.0, 3.0, "DA-3DPR", 0.010, (4.0, 4.0, 4.0))
@@ -55,7 +55,7 @@ class ChangedPsf:
         self.wider, self.cutoff_per_mm = wider, PSF.cutoff_per_mm
 
     def mtf(self, k, relaxation, cell=(0.0, 0.0, 0.0)):
-        sd_mm = PSF.fwhm_mm_of(relaxation) / FWHM_PER_SD
+        sd_mm = PSF.width_mm(relaxation) / FWHM_PER_SD
         return PSF.mtf(k, relaxation, cell) * np.exp(-4 * np.pi**2 * sd_mm**2 * np.sum(k**2, axis=-1) * self.wider)
 
 
@@ -143,7 +143,7 @@ class Scanner:
             voxels = np.flatnonzero(values)
             seen.append(tissue, tissue, "region", voxels, values[voxels])
         place = _moved(np.eye(4), REGISTRATION_SD_MM * rng.standard_normal(6), AFFINE, np.array(SHAPE) / 2)
-        psf = ChangedPsf(PSF_WIDTH_SD * rng.standard_normal())
+        psf = ChangedPsf(PSF.relative_width_sd * rng.standard_normal())
         image = push_compartments(seen, place, SHAPE, AFFINE, psf, relaxations, voxel_kernel="mean").sum(axis=0)
         white = scipy.fft.fftn(rng.standard_normal(SHAPE)) * np.sqrt(self.noise.spectrum)
         image = image.reshape(SHAPE) + self.noise.sd * scipy.fft.ifftn(white).real

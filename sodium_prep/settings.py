@@ -66,6 +66,8 @@ class Settings(BaseModel):
         Estimators of regional concentration to report (``kspace`` needs raw data), and of corrected maps to write.
     psf_fwhm_mm
         Width of a Gaussian PSF in place of the one computed from the acquisition.
+    psf_files
+        Images of a point by tissue, or one for ``all``, in its place.
     atlas
         What :func:`sodium_prep.atlas.provide.find_atlas` takes: the first covers the brain, others are laid over it.
     regions
@@ -103,6 +105,7 @@ class Settings(BaseModel):
     air_point: bool = False
     pvc: tuple[Estimator, ...] = DEFAULT_ESTIMATORS
     psf_fwhm_mm: float | None = Field(default=None, gt=0.0, lt=100.0)
+    psf_files: dict[str, Path] = Field(default_factory=dict)
     atlas: tuple[str, ...] = Field(default=("desikan-killiany",), min_length=1)
     regions: tuple[RegionPreset, ...] = ("lobes",)
     output_spaces: tuple[str, ...] = ("T1w", "MNI152NLin6Asym")

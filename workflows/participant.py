@@ -262,7 +262,6 @@ def _add_series(
         contrast=inputs.anat.contrast,
         in_t1w=spaces.in_t1w,
         spaces=spaces.maps,
-        psf_fwhm_mm=settings.psf_fwhm_mm,
         kspace_filter=settings.recon_filter,
         ignore_sides="sides" in settings.ignore,
         seed=settings.random_seed,
@@ -272,7 +271,7 @@ def _add_series(
     save = Node(
         SaveScan(
             sources=[*used, str(inputs.anat.path)], acq=plan.acq, suffix=plan.suffix, rec=plan.rec,
-            acquisition=plan.acquisition, spaces=[space.label for space in spaces.maps],
+            spaces=[space.label for space in spaces.maps],
             groups=list(settings.regions), **_saving(settings, inputs),
         ),
         name=f"save_{plan.name}",

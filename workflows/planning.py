@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,10 @@ from sodium_prep.bids.records import SessionInputs, SodiumSeries
 from sodium_prep.bids.sidecar import merged_metadata
 from sodium_prep.settings import Settings
 from sodium_prep.workflows.anatomy import registers_to_template
+from sodium_prep.workflows.psf import choose_psf
 from sodium_prep.workflows.sodium import ReceiveMethod, SeriesPlan
+
+logger = logging.getLogger("sodium_prep.run")
 
 
 def given_files(inputs: SessionInputs, settings: Settings) -> dict[str, Path]:
@@ -55,6 +59,9 @@ def plan_series(
     sidecar = first.sidecar
     voxel = None if kspace else first.images[0].image.voxel_mm
     facts = sidecar.acquisition(voxel, settings.recon_filter if kspace else None)
+    psf = choose_psf(sidecar, facts, settings, kspace=kspace)
+    for warning in psf.warnings:
+        logger.warning("%s: %s", first.files[0].path, warning)
     vials = [reference for reference in sidecar.references if reference.is_vial]
     placed = all(vial.centre_ras_mm is not None for vial in vials)
     label = f"acq-{series.acquisition}" if series.acquisition else series.suffix
@@ -80,6 +87,7 @@ def plan_series(
         relaxation=sidecar.relaxation_given(),
         psf_known=facts.psf_known,
         n_channels=block.sum_of_squares_channels or 1,
+        psf=psf,
         vials=tuple(_vial_fields(vial) for vial in vials),
         vials_placed=placed,
         acq=series.acquisition or "",
@@ -93,7 +101,7 @@ def plan_series(
         b1_pair_facts=_pair_facts(series.tb1dam),
         transform=inputs.precomputed.sodium_to_t1w.get(series.acquisition),
         proton=series.proton,
-        warnings=(*inputs.warnings, *facts.assumed, *weighted, *one_run, *lacking),
+        warnings=(*inputs.warnings, *facts.assumed, *psf.warnings, *weighted, *one_run, *lacking),
         ran={
             "software": {"sodium_prep": settings.version, **_versions()},
             "recon": {

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sodium_prep.workflows.psf import PsfPlan
+
 ReceiveMethod = Literal["pair", "reciprocity", "fit", "none"]
 
 
@@ -30,6 +32,8 @@ class SeriesPlan:
         Channels that an image is the sum of squares of.
     relaxation
         Fields of :class:`sodium_prep.physics.relaxation.Relaxation` that replace the literature's, by tissue.
+    psf
+        The PSF that was chosen.
     vials, vials_placed
         Fields of :class:`sodium_prep.quant.geometry.ReferenceGeometry` each.
     receive, receive_pair
@@ -54,6 +58,7 @@ class SeriesPlan:
     kspace: bool
     acquisition: dict[str, Any]
     psf_known: bool
+    psf: PsfPlan
     vials: tuple[dict[str, Any], ...]
     vials_placed: bool
     n_channels: int = 1
@@ -97,7 +102,7 @@ class MapSpace:
 _ANATOMY = ("t1w", "brain_mask", "gm", "wm", "csf", "lesion", "labels", "atlas_table")
 _SHOWN = ("template_affine", "template_warped", "atlas_record")
 SERIES_INPUTS = (*_ANATOMY, "head_mask", *_SHOWN, "to_template", "anatomy_reports")
-_FROM_QUANTIFY = ("transform", "table", "calibration", "tsc", "tsc_stderr", "corrected")
+_FROM_QUANTIFY = ("transform", "acquisition", "table", "calibration", "tsc", "tsc_stderr", "corrected")
 _MOVED = ("tsc_t1w", "tsc_spaces", "corrected_t1w", "corrected_spaces")
 SERIES_OUTPUTS = ("sodium", *_FROM_QUANTIFY, *_MOVED, "quality", "figures")
 
@@ -111,7 +116,6 @@ def init_series_wf(
     contrast: str,
     in_t1w: bool,
     spaces: Sequence[MapSpace],
-    psf_fwhm_mm: float | None = None,
     kspace_filter: str = "none",
     ignore_sides: bool = False,
     seed: int = 42,
@@ -129,8 +133,6 @@ def init_series_wf(
         Of the anatomy.
     in_t1w, spaces
         Whether maps on the anatomical grid are kept, and the templates that maps are resampled to.
-    psf_fwhm_mm
-        A Gaussian PSF in place of the computed one.
     kspace_filter
         Window of our own reconstruction.
     ignore_sides
@@ -149,7 +151,7 @@ def init_series_wf(
 
     Outputs
     -------
-    sodium, transform, table, calibration, tsc, tsc_stderr, corrected, tsc_t1w, tsc_spaces, corrected_t1w,
+    sodium, transform, acquisition, table, calibration, tsc, tsc_stderr, corrected, tsc_t1w, tsc_spaces, corrected_t1w,
     corrected_spaces, quality, figures
         What is saved; the maps in template spaces in the order of ``spaces``.
     """
@@ -162,10 +164,14 @@ def init_series_wf(
     fields = [*SERIES_INPUTS, *(f"to_{space.label}" for space in spaces if space.template)]
     inputnode = Node(IdentityInterface(fields, mandatory_inputs=False), name="inputnode")
     outputnode = Node(IdentityInterface(list(SERIES_OUTPUTS), mandatory_inputs=False), name="outputnode")
-    image, reports = _image_chain(workflow, plan, kspace_filter, seed)
+    window = _window(plan)
+    image, reports = _image_chain(workflow, plan, window, kspace_filter, seed)
     registered = _registration(workflow, plan, inputnode, image, reports, ignore_sides, seed, n_threads)
 
-    quant = _quantification(plan, references, estimators, groups, psf_fwhm_mm)
+    quant = _quantification(plan, references, estimators, groups)
+    if window is not None:
+        found = [(name, name) for name in ("acquisition", "psf_kind", "psf_reason", "psf_width_sd")]
+        workflow.connect([(window, quant, found)])
     workflow.connect(registered, "out_file", quant, "transform")
     if plan.transform is None:
         workflow.connect(registered, "motion_sd_mm", quant, "registration_sd_mm")
@@ -273,7 +279,6 @@ def _quantification(
     references: Sequence[str],
     estimators: Sequence[str],
     groups: Sequence[str],
-    psf_fwhm_mm: float | None,
 ) -> Any:
     from nipype.pipeline.engine import Node
 
@@ -283,8 +288,11 @@ def _quantification(
         quantify.Quantify(
             groups=list(groups),
             acquisition=plan.acquisition,
-            psf_known=plan.psf_known,
             relaxation=plan.relaxation,
+            psf_kind=plan.psf.kind,
+            psf_reason=plan.psf.reason,
+            psf_files=[str(path) for path in (plan.psf.files or {}).values()],
+            psf_tissues=list(plan.psf.files or {}),
             vials=list(plan.vials),
             vials_placed=plan.vials_placed,
             references=list(references),
@@ -296,8 +304,8 @@ def _quantification(
         name="quantify",
         mem_gb=2.5,
     )
-    if psf_fwhm_mm is not None:
-        quant.inputs.psf_fwhm_mm = psf_fwhm_mm
+    if plan.psf.fwhm_mm is not None:
+        quant.inputs.psf_fwhm_mm = plan.psf.fwhm_mm
     _give_transmit_field(quant, plan)
     if not plan.kspace:
         quant.inputs.stored_files = [str(path) for path in plan.files]
@@ -315,7 +323,22 @@ def _give_transmit_field(node: Any, plan: SeriesPlan) -> None:
         node.inputs.b1_pair_flip_deg, node.inputs.b1_pair_tr_s = plan.b1_pair_facts
 
 
-def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int) -> tuple[Any, list[tuple[Any, str]]]:
+def _window(plan: SeriesPlan) -> Any:
+    """Node that reads the noise of the scanner's images, if there is something to find or to check."""
+    from nipype.pipeline.engine import Node
+
+    from sodium_prep.interfaces import sodium
+
+    if not plan.psf.sought:
+        return None
+    files = [str(path) for path in plan.files]
+    step = sodium.FindWindow(in_files=files, acquisition=plan.acquisition, psf_reason=plan.psf.reason)
+    return Node(step, name="window", mem_gb=0.7)
+
+
+def _image_chain(
+    workflow: Any, plan: SeriesPlan, window: Any, kspace_filter: str, seed: int
+) -> tuple[Any, list[tuple[Any, str]]]:
     """Read or reconstruct every run, average, take off the receive profile; the last node and the reports."""
     from nipype.interfaces.utility import Merge
     from nipype.pipeline.engine import Node
@@ -332,7 +355,11 @@ def _image_chain(workflow: Any, plan: SeriesPlan, kspace_filter: str, seed: int)
                 in_file=str(path), acquisition=plan.acquisition, psf_known=plan.psf_known, n_channels=plan.n_channels
             )
             runs.append(Node(interface, name=f"image{number}", mem_gb=0.5))
+            if window is not None:
+                workflow.connect([(window, runs[-1], [("acquisition", "acquisition"), ("psf_known", "psf_known")])])
     image, reports = runs[0], [(runs[0], "report_file")]
+    if window is not None:
+        reports.append((window, "report_file"))
     if len(runs) > 1:
         files, noises = Node(Merge(len(runs)), name="run_files"), Node(Merge(len(runs)), name="run_noises")
         image = Node(sodium.AverageRuns(seed=seed), name="average", mem_gb=1.0)

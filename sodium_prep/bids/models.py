@@ -10,18 +10,20 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.types import AllowInfNan, Strict, StringConstraints
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from sodium_prep.bids.points import ALL
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import TRAJECTORIES, Acquisition, FilterName, TrajectoryName
 from sodium_prep.physics.constants import GAMMA_BAR_23NA_HZ_PER_T
-from sodium_prep.physics.relaxation import Relaxation, Tissue, tissue_relaxation
+from sodium_prep.physics.relaxation import TISSUES, Relaxation, Tissue, tissue_relaxation
 
 Matrix = Literal["agar", "saline", "PAG", "CSF", "vitreous"]
 INTERNAL_MATRICES: tuple[Matrix, ...] = ("CSF", "vitreous")
@@ -48,6 +50,25 @@ def _bounded(low: float, high: float, unit: str, mend: str, *, open_low: bool = 
     return AfterValidator(check)
 
 
+def _known_trajectory(value: Any) -> Any:
+    """Spirals, cones and FLORET read k-space in an order that their design decides, not in one that is known here."""
+    if isinstance(value, str) and value not in TRAJECTORIES:
+        known = ", ".join(TRAJECTORIES)
+        mend = "Leave Trajectory out, and give the point spread function as an image (PointSpreadFunction, or --psf)"
+        raise _fault(f"is {value!r}, whose PSF cannot be computed (that of {known} can)", mend)
+    return value
+
+
+def _points(value: Any) -> Any:
+    """One image of a point for all tissues, or one for each."""
+    given = {ALL: value} if isinstance(value, str | Path) else value
+    tissues = set(TISSUES)
+    if not isinstance(given, Mapping) or not given or (set(given) != {ALL} and not set(given) <= tissues):
+        mend = f"Give one file, or an object with a file for some of {', '.join(TISSUES)}"
+        raise _fault("is not an image of a point, nor one by tissue", mend)
+    return dict(given)
+
+
 _EchoTime = Annotated[_Number, _bounded(0, 0.2, "s", _SECONDS, open_low=True)]
 _RepetitionTime = Annotated[_Number, _bounded(0, 10, "s", _SECONDS, open_low=True)]
 _Megahertz = Annotated[_Number, _bounded(1, 700, "MHz", "Give megahertz")]
@@ -63,6 +84,8 @@ _Dwell = Annotated[
 ]
 _PulseDuration = Annotated[_Number, _bounded(0, 0.05, "s", _SECONDS)]
 _LinearFraction = Annotated[_Number, _bounded(0, 1, "", "Give k0 / kmax", open_low=True)]
+_FilterCutoff = Annotated[_Number, _bounded(0.1, 2, "", "Give the k / kmax where the window has fallen to one half")]
+_FilterWidth = Annotated[_Number, _bounded(0.001, 1, "", "Give the width of the edge relative to kmax")]
 _Resolution = Annotated[_Number, _bounded(0.2, 30, "mm", "Give millimetres")]
 _FieldOfView = Annotated[_Number, _bounded(30, 1000, "mm", "Give millimetres")]
 _Concentration = Annotated[_Number, _bounded(1, 1000, "mmol/L", "Give mmol/L (is the value in mol/L?)")]
@@ -84,7 +107,9 @@ class _Block(BaseModel):
 class SodiumAcquisition(_Block):
     """What the standard has no keys for: how k-space was sampled and filtered."""
 
-    trajectory: TrajectoryName | None = Field(default=None, alias="Trajectory")
+    trajectory: Annotated[TrajectoryName, BeforeValidator(_known_trajectory)] | None = Field(
+        default=None, alias="Trajectory"
+    )
     readout_duration_s: _Readout | None = Field(default=None, alias="ReadoutDuration")
     dwell_time_s: _Dwell | None = Field(default=None, alias="DwellTime")
     number_of_spokes: Annotated[int, Strict(), Field(ge=1)] | None = Field(default=None, alias="NumberOfSpokes")
@@ -93,11 +118,32 @@ class SodiumAcquisition(_Block):
         default=None, alias="NominalResolution"
     )
     field_of_view_mm: tuple[_FieldOfView, _FieldOfView, _FieldOfView] | None = Field(default=None, alias="FieldOfView")
-    kspace_filter: Literal["none", "hamming", "fermi", "unknown"] | None = Field(default=None, alias="KSpaceFilter")
+    kspace_filter: FilterName | None = Field(default=None, alias="KSpaceFilter")
+    filter_cutoff: _FilterCutoff | None = Field(default=None, alias="FilterCutoff")
+    filter_width: _FilterWidth | None = Field(default=None, alias="FilterWidth")
     sum_of_squares_channels: Annotated[int, Strict(), Field(ge=2, le=256)] | None = Field(
         default=None, alias="SumOfSquaresChannels"
     )
     rf_pulse_duration_s: _PulseDuration | None = Field(default=None, alias="RFPulseDuration")
+    psf_files: Annotated[dict[str, Path], BeforeValidator(_points)] = Field(default={}, alias="PointSpreadFunction")
+    nonlinear: Annotated[bool, Strict()] = Field(default=False, alias="NonlinearReconstruction")
+
+    def check_filter(self) -> None:
+        """Refuse a window without its parameters, or parameters of another one.
+
+        Called once sidecar and protocol are joined: one may name the window and the other its parameters.
+        """
+        if self.kspace_filter is None:
+            return
+        needed = {"fermi": {"FilterCutoff", "FilterWidth"}, "gaussian": {"FilterCutoff"}}.get(self.kspace_filter, set())
+        given = {"FilterCutoff": self.filter_cutoff, "FilterWidth": self.filter_width}
+        there = {key for key, value in given.items() if value is not None}
+        if lacking := sorted(needed - there):
+            problem = f"has KSpaceFilter {self.kspace_filter} without {' and '.join(lacking)}"
+            raise _fault(problem, "Give them relative to kmax, or write unknown to have the window sought in the noise")
+        if idle := sorted(there - needed):
+            problem = f"has {' and '.join(idle)}, which KSpaceFilter {self.kspace_filter} does not have"
+            raise _fault(problem, "Leave them out, or correct KSpaceFilter")
 
 
 class SodiumReference(_Block):
@@ -253,6 +299,7 @@ class SodiumSidecar(BaseModel):
                 tissue_relaxation(cast("Tissue", tissue), self.field_strength_t, given)
             except InputError as error:
                 raise _fault(f"has a Relaxation.{tissue} whose {error.problem}", error.mend) from None
+        self.sodium_acquisition.check_filter()
         labels = [reference.label for reference in self.references]
         if len(set(labels)) < len(labels):
             raise _fault(f"has SodiumReferences of the same Label ({', '.join(labels)})", "Give each its own Label")
@@ -301,9 +348,8 @@ class SodiumSidecar(BaseModel):
             trajectory = cast("TrajectoryName", self.pulse_sequence_type)
             assumed.append(f"Trajectory is lacking; PulseSequenceType {trajectory} was taken")
         readout = 0.0 if trajectory == "Cartesian" else block.readout_duration_s
-        # The width of a Fermi window is nowhere stated, so it is as good as unknown.
-        ours_or_theirs = kspace_filter or block.kspace_filter
-        window: FilterName = "unknown" if ours_or_theirs is None or ours_or_theirs == "fermi" else ours_or_theirs
+        window = kspace_filter or block.kspace_filter or "unknown"
+        cutoff, width = (None, None) if kspace_filter else (block.filter_cutoff, block.filter_width)
         linear = block.linear_fraction
         if linear is None:
             linear = 0.2
@@ -314,6 +360,8 @@ class SodiumSidecar(BaseModel):
             "ReadoutDuration": readout is not None,
             "NominalResolution": resolution is not None,
             "KSpaceFilter": window != "unknown",
+            # What is left of the acquisition's PSF by compressed sensing or a denoiser, nobody can compute.
+            "PointSpreadFunction": not block.nonlinear or kspace_filter is not None,
         }
         missing = [key for key, there in known.items() if not there]
         acquisition = Acquisition(
@@ -326,6 +374,8 @@ class SodiumSidecar(BaseModel):
             nominal_resolution_mm=resolution or (math.nan, math.nan, math.nan),
             linear_fraction=linear,
             kspace_filter=window,
+            filter_cutoff=cutoff,
+            filter_width=width,
         )
         return AcquisitionFacts(acquisition, not missing, tuple(missing), tuple(assumed))
 

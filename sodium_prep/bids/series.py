@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 from sodium_prep.bids.corrected import intensity_correction
 from sodium_prep.bids.filters import Filters, matches, parse_entities
 from sodium_prep.bids.images import check_available, check_image
+from sodium_prep.bids.points import load_points
 from sodium_prep.bids.records import KSpaceFile, SodiumImage, SodiumRun, SodiumSeries, Source
 from sodium_prep.bids.sidecar import SodiumSidecar, check_references, load_sidecar, merged_metadata, place_by_masks
 from sodium_prep.errors import InputError
@@ -229,6 +230,7 @@ def _completed(found: FoundFile, protocol: Mapping[str, Any]) -> Mapping[str, An
 
 def _loaded(found: FoundFile, protocol: Mapping[str, Any], bids_dir: Path) -> SodiumSidecar:
     sidecar = load_sidecar(found.path, _completed(found, protocol), bids_dir)
+    load_points(sidecar.sodium_acquisition.psf_files)
     return place_by_masks(sidecar, found.path, bids_dir)
 
 

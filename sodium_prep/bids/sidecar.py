@@ -49,6 +49,7 @@ from sodium_prep.bids.models import (
     aliases,
     validation_message,
 )
+from sodium_prep.bids.points import ALL
 from sodium_prep.errors import InputError
 from sodium_prep.quant.detect import LEAST_FILL, geometry_from_mask, mask_fill
 from sodium_prep.quant.geometry import ReferenceGeometry
@@ -155,7 +156,22 @@ def load_protocol(path: Path) -> dict[str, Any]:
         faults = [fault for fault in error.errors(include_url=False) if fault["type"] != "missing"]
         if faults:
             raise validation_message(faults, {}, path, _KEYS) from None
-    return content
+    return _with_paths(content, path.absolute().parent)
+
+
+def _with_paths(content: dict[str, Any], folder: Path, sidecar: Path | None = None) -> dict[str, Any]:
+    """Metadata with the files that they name as absolute paths; a sidecar may name files of its data set only."""
+    block = content.get("SodiumAcquisition")
+    given = block.get("PointSpreadFunction") if isinstance(block, Mapping) else None
+    named = {ALL: given} if isinstance(given, str) else given
+    if not isinstance(named, Mapping) or not all(isinstance(text, str) for text in named.values()):
+        return content
+    paths = {tissue: folder / text.removeprefix("bids::") for tissue, text in named.items()}
+    for path in paths.values():
+        if sidecar is not None and not path.resolve().is_relative_to(folder.resolve()):
+            problem = f"names {path} as PointSpreadFunction, which is not in the data set"
+            raise InputError(sidecar, problem, "Give a path from the root of the data set, or use --protocol or --psf")
+    return {**content, "SodiumAcquisition": {**block, "PointSpreadFunction": paths}}  # type: ignore[dict-item]
 
 
 def load_sidecar(
@@ -183,8 +199,9 @@ def load_sidecar(
     where = sidecars[-1] if sidecars else data_file
     merged: dict[str, Any] = {}
     origin: dict[str, Path] = {}
+    top = _folders_down_to(data_file.parent, root)[0]
     for sidecar in sidecars:
-        content = _our_keys(sidecar)
+        content = _with_paths(_our_keys(sidecar), top, sidecar)
         merged.update(content)
         origin.update(dict.fromkeys(content, sidecar))
     if not sidecars and not protocol:
@@ -228,10 +245,15 @@ def complete_metadata(metadata: Mapping[str, Any], protocol: Mapping[str, Any]) 
     # Both keys name one quantity: a sidecar's RepetitionTime must not lose against the protocol's other spelling.
     if "RepetitionTime" in metadata and "RepetitionTimeExcitation" not in metadata:
         merged.pop("RepetitionTimeExcitation", None)
-    for name in ("SodiumAcquisition", "Relaxation"):
-        blocks = (protocol.get(name), metadata.get(name))
-        if all(isinstance(block, Mapping) for block in blocks):
-            merged[name] = {**blocks[0], **blocks[1]}  # type: ignore[dict-item]
+    relaxation = (protocol.get("Relaxation"), metadata.get("Relaxation"))
+    if all(isinstance(block, Mapping) for block in relaxation):
+        merged["Relaxation"] = {**relaxation[0], **relaxation[1]}  # type: ignore[dict-item]
+    study, own = protocol.get("SodiumAcquisition"), metadata.get("SodiumAcquisition")
+    if isinstance(study, Mapping) and isinstance(own, Mapping):
+        # The parameters of one window are not those of another.
+        other = {"KSpaceFilter"} <= set(study) & set(own) and study["KSpaceFilter"] != own["KSpaceFilter"]
+        dropped = {"FilterCutoff", "FilterWidth"} if other else set()
+        merged["SodiumAcquisition"] = {key: study[key] for key in study if key not in dropped} | dict(own)
     listed = metadata.get("SodiumReferences")
     if isinstance(listed, list) and all(isinstance(entry, Mapping) for entry in listed):
         by_label = {entry.get("Label"): entry for entry in protocol.get("SodiumReferences", [])}

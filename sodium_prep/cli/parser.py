@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sodium_prep import __version__
+from sodium_prep.bids.points import parse_points
 from sodium_prep.bids.precomputed import parse_derivatives
 from sodium_prep.errors import UsageError
 from sodium_prep.settings import (
@@ -117,8 +118,10 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--psf",
-        metavar="auto|FWHM",
-        help="auto (default): from trajectory, readout, filter and T2*; a number: a Gaussian of that FWHM in mm",
+        nargs="+",
+        metavar="auto|FWHM|FILE",
+        help="auto (default): from trajectory, readout, filter and T2*; an image of a point, or TISSUE=FILE for some "
+        "of GM, WM, CSF, vitreous, extracerebral; a number: a Gaussian of that FWHM in mm",
     )
 
 
@@ -215,7 +218,7 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[Settings, int]:
         values |= read_toml(given.pop("config_file"))
     psf = given.pop("psf", None)
     if psf is not None:
-        values["psf_fwhm_mm"] = None if psf == "auto" else _number("--psf", psf)
+        values |= _psf(psf)
     if "mem" in given:
         values["mem_gb"] = _memory_gb(given.pop("mem"))
     elif "mem_gb" not in values:
@@ -253,11 +256,18 @@ def _label(label: str, option: str) -> str:
     return label
 
 
-def _number(option: str, text: str) -> float:
+def _psf(texts: Sequence[str]) -> dict[str, Any]:
+    """Settings of a PSF; those of an earlier run are forgotten."""
+    if texts == ["auto"]:
+        return {"psf_fwhm_mm": None, "psf_files": {}}
+    if texts[0].endswith((".nii", ".nii.gz")) or "=" in texts[0]:
+        return {"psf_fwhm_mm": None, "psf_files": parse_points("--psf", texts)}
     try:
-        return float(text)
+        (width,) = (float(text) for text in texts)
     except ValueError:
-        raise UsageError(option, f"{text!r} is not a number", "See --help for its values") from None
+        problem = f"{' '.join(texts)!r} is not auto, a number, or an image (.nii, .nii.gz)"
+        raise UsageError("--psf", problem, "See --help for its values") from None
+    return {"psf_fwhm_mm": width, "psf_files": {}}
 
 
 def _memory_gb(text: str) -> float:

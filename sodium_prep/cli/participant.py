@@ -16,6 +16,7 @@ from sodium_prep.bids.images import check_image
 from sodium_prep.bids.inputs import collect, find_participants, find_sessions, table_warnings
 from sodium_prep.bids.layout import check_directories
 from sodium_prep.bids.outputs import dataset_description, write_text
+from sodium_prep.bids.points import load_points
 from sodium_prep.bids.records import SessionInputs
 from sodium_prep.bids.series import SourceChoice
 from sodium_prep.bids.sidecar import load_protocol
@@ -121,6 +122,7 @@ def _check_options(settings: Settings) -> None:
     for name in settings.atlas:
         if name.endswith((".nii", ".nii.gz")):
             check_image(Path(name))
+    load_points(settings.psf_files)
     find_spaces(settings)
 
 

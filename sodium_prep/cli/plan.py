@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sodium_prep.bids.records import SessionInputs, SodiumSeries
 from sodium_prep.settings import Settings
+from sodium_prep.workflows.psf import choose_psf
 
 
 def describe_session(inputs: SessionInputs, settings: Settings) -> str:
@@ -51,16 +52,14 @@ def _describe_series(series: SodiumSeries, settings: Settings) -> list[str]:
         for name in settings.reference
         if name != "vials" or vials
     ]
-    facts = sidecar.acquisition()
-    width = settings.psf_fwhm_mm
-    if width is not None:
-        psf = f"Gaussian of {width:g} mm, as asked"
-    elif facts.psf_known or (facts.missing == ("NominalResolution",)):
-        psf = f"from {facts.acquisition.trajectory}, readout and T2* of each tissue"
-    else:
-        psf = f"not known ({', '.join(facts.missing)} missing)"
+    first = series.runs[0]
+    kspace = first.source == "kspace"
+    voxel = None if kspace else first.images[0].image.voxel_mm
+    facts = sidecar.acquisition(voxel, settings.recon_filter if kspace else None)
+    psf = choose_psf(sidecar, facts, settings, kspace=kspace)
     lines.append(f"    references: {', '.join(wanted)}")
-    lines.append(f"    estimators: {', '.join(settings.pvc)}; PSF {psf}; atlas {' with '.join(settings.atlas)}")
+    lines.append(f"    estimators: {', '.join(settings.pvc)}; atlas {' with '.join(settings.atlas)}")
+    lines += [f"    PSF {psf.reason}", *(f"    note: {warning}" for warning in psf.warnings)]
     if series.proton:
         lines.append(f"    proton image of the sodium coil: {_short(series.proton, settings)}")
     if series.receive_pair and settings.receive_profile in ("auto", "pair"):

@@ -104,7 +104,9 @@ def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     psf.add_argument("--readout", type=float, required=True, metavar="S", help="readout duration")
     psf.add_argument("--trajectory", choices=["DA-3DPR", "3DPR", "TPI", "Cartesian"], default="DA-3DPR")
     psf.add_argument("--linear-fraction", type=float, default=0.2, metavar="P")
-    psf.add_argument("--filter", choices=["none", "hamming"], default="none")
+    psf.add_argument("--filter", choices=["none", "hamming", "hann", "fermi", "gaussian"], default="none")
+    psf.add_argument("--filter-cutoff", type=float, metavar="K", help="of fermi and gaussian: k / kmax of one half")
+    psf.add_argument("--filter-width", type=float, metavar="K", help="of fermi: width of its edge over kmax")
     psf.add_argument("--echo-time", type=float, default=0.0005, metavar="S")
     psf.add_argument("--field", type=float, default=3.0, metavar="T")
     psf.set_defaults(run=_psf)
@@ -181,6 +183,7 @@ def _b1map(args: argparse.Namespace) -> int:
 
 def _psf(args: argparse.Namespace) -> int:
     from sodium_prep.physics.acquisition import Acquisition
+    from sodium_prep.physics.readout import acquisition_window
     from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
     from sodium_prep.pvc.psf import psf_fwhm_mm
 
@@ -201,7 +204,14 @@ def _psf(args: argparse.Namespace) -> int:
         nominal_resolution_mm=(args.resolution,) * 3,
         linear_fraction=args.linear_fraction,
         kspace_filter=args.filter,
+        filter_cutoff=args.filter_cutoff,
+        filter_width=args.filter_width,
     )
+    try:
+        acquisition_window(0.0, acquisition)
+    except ValueError:
+        needed = "--filter-cutoff and --filter-width" if args.filter == "fermi" else "--filter-cutoff"
+        raise UsageError("--filter", f"{args.filter} needs parameters", f"Give {needed} relative to kmax") from None
     print("tissue          FWHM mm   / nominal")
     for tissue in TISSUES:
         width = psf_fwhm_mm(acquisition, tissue_relaxation(tissue, args.field))

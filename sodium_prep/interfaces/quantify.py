@@ -32,13 +32,17 @@ class Quantify(Step):
         labels = File(exists=True, mandatory=True)
         atlas_table = File(exists=True, mandatory=True)
         groups = traits.List(traits.Str, desc="presets of regions that are estimated as one")
-        psf_known = traits.Bool(mandatory=True)
         relaxation = traits.Dict(desc="fields of Relaxation that replace the literature's, by tissue")
+        psf_kind = traits.Str(mandatory=True, desc="of PsfModel; empty if it is not known")
+        psf_reason = traits.Str("", usedefault=True)
+        psf_width_sd = traits.Float(desc="relative uncertainty of its width; a usual value if not given")
+        psf_files = traits.List(File(exists=True), desc="images of a point")
+        psf_tissues = traits.List(traits.Str, desc="tissue of each of them")
         registration_sd_mm = traits.Float(desc="what the registration leaves; a usual value if not given")
         refine = traits.Bool(True, usedefault=True, desc="let the regional model refine the registration")
         fit_receive = traits.Bool(False, usedefault=True, desc="fit the receive profile with whole structures")
         air_point = traits.Bool(False, usedefault=True, desc="air is a reference without sodium")
-        psf_fwhm_mm = traits.Float(desc="a Gaussian PSF in place of the computed one")
+        psf_fwhm_mm = traits.Float(desc="of a Gaussian PSF")
         vials = traits.List(traits.Dict, mandatory=True, desc="fields of ReferenceGeometry")
         vials_placed = traits.Bool(mandatory=True)
         references = traits.List(traits.Str, mandatory=True)
@@ -52,6 +56,7 @@ class Quantify(Step):
         corrected = traits.List(File, desc="corrected maps, mM, native grid: <estimator>[_<tissue>].nii")
         residual = File(desc="image minus model over the expected noise, native grid")
         transform = File(desc="sodium to anatomy, as used")
+        acquisition = traits.Dict(desc="as used")
         report_file = File()
 
     def _run_interface(self, runtime: Any) -> Any:
@@ -87,6 +92,7 @@ class Quantify(Step):
             **({"registration_sd_mm": sd} if isdefined(sd := self.inputs.registration_sd_mm) else {}),
         )
         self._write(replace(result, notes=(*notes, *result.notes)), scan, relaxations)
+        self._results["acquisition"] = dict(self.inputs.acquisition)
         return runtime
 
     def _compartments(self, labels: Any, affine: Any, table: Any) -> Any:
@@ -116,16 +122,12 @@ class Quantify(Step):
         import numpy as np
 
         from sodium_prep.anat.transforms import read_itk_affine
-        from sodium_prep.pvc.psf import PsfModel
         from sodium_prep.quant.b1 import field_on_grid
         from sodium_prep.quant.references import clipped_voxels
         from sodium_prep.regional.scan import Scan, mask_on_grid
 
         image, affine = load_image(self.inputs.in_file)
         acquisition = acquisition_from(self.inputs.acquisition)
-        psf = PsfModel("acquisition", acquisition) if self.inputs.psf_known else None
-        if self.inputs.psf_fwhm_mm:
-            psf = PsfModel("gaussian", fwhm_mm=self.inputs.psf_fwhm_mm)
         clipped = np.zeros(image.shape, dtype=bool)
         for path in self.inputs.stored_files or []:
             stored = load_image(path)[0]
@@ -139,7 +141,7 @@ class Quantify(Step):
             matrix,
             load_noise(self.inputs.noise_file),
             acquisition,
-            psf,
+            self._psf(acquisition),
             head,
             clipped,
             None if transmit is None else field_on_grid(transmit, head, affine, where=Path(self.inputs.in_file).name),
@@ -156,6 +158,23 @@ class Quantify(Step):
         raw = read_ismrmrd(Path(self.inputs.kspace_file))
         spokes = Spokes(*whitened(raw), raw.trajectory, reconstruct(raw).sensitivities, raw.affine)
         return spokes.without_profile(load_image(self.inputs.profile_file)[0]) if self.inputs.profile_file else spokes
+
+    def _psf(self, acquisition: Any) -> Any:
+        from sodium_prep.bids.points import load_points
+        from sodium_prep.pvc.psf import PsfModel
+
+        inputs = self.inputs
+        if not inputs.psf_kind:
+            return None
+        files = dict(zip(inputs.psf_tissues or [], map(Path, inputs.psf_files or []), strict=True))
+        return PsfModel(
+            inputs.psf_kind,
+            acquisition if inputs.psf_kind == "acquisition" else None,
+            inputs.psf_fwhm_mm if isdefined(inputs.psf_fwhm_mm) else None,
+            load_points(files, acquisition.field_strength_t),
+            **({"relative_width_sd": sd} if isdefined(sd := inputs.psf_width_sd) else {}),
+            reason=inputs.psf_reason,
+        )
 
     def _write(self, result: Any, scan: Any, relaxations: Any) -> None:
         import numpy as np

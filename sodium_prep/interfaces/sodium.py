@@ -48,6 +48,51 @@ class ReconstructKspace(Step):
         return runtime
 
 
+class FindWindow(Step):
+    """The window on k-space told from the noise of the scanner's images, or the stated one checked by it."""
+
+    class input_spec(StepInputSpec):
+        in_files = traits.List(File(exists=True), mandatory=True, desc="runs as the scanner stored them")
+        acquisition = traits.Dict(mandatory=True, desc="fields of Acquisition")
+        psf_reason = traits.Str(mandatory=True, desc="of the PSF before the noise was asked")
+
+    class output_spec(TraitedSpec):  # type: ignore[misc]
+        acquisition = traits.Dict(desc="with the window, where it was found")
+        psf_known = traits.Bool()
+        psf_kind = traits.Str(desc="acquisition, or empty where the window stays unknown")
+        psf_reason = traits.Str()
+        psf_width_sd = traits.Float(desc="relative uncertainty of the width of the PSF")
+        report_file = File()
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from dataclasses import asdict
+
+        from sodium_prep.bids.images import load_checked
+        from sodium_prep.physics.readout import computed_reason
+        from sodium_prep.pvc.window import read_window
+
+        images, affines = zip(*(load_checked(Path(path)) for path in self.inputs.in_files), strict=True)
+        given = acquisition_from(self.inputs.acquisition)
+        found = read_window(images, affines[0], given)
+        reason = self.inputs.psf_reason
+        if found.acquisition is not None and given.kspace_filter == "unknown":
+            reason = f"{computed_reason(found.acquisition)}; the window was told from the noise of the image"
+        self._results |= {
+            "acquisition": asdict(found.acquisition or given),
+            "psf_known": found.acquisition is not None,
+            "psf_kind": "acquisition" if found.acquisition is not None else "",
+            "psf_reason": reason,
+            "psf_width_sd": found.relative_width_sd,
+        }
+        report = {
+            "window_notes": [found.statement] if found.statement else [],
+            "window_misfits": found.misfits,
+            "resolution_factor": found.resolution_factor,
+        }
+        save_json(self.out_path("report_file", "window.json"), report)
+        return runtime
+
+
 class CleanVendorImage(Step):
     """A scanner's image with its noise measured in air, and a Rician floor removed where its law is known."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 TrajectoryName = Literal["DA-3DPR", "3DPR", "TPI", "Cartesian"]
-FilterName = Literal["none", "hamming", "unknown"]
+FilterName = Literal["none", "hamming", "hann", "fermi", "gaussian", "unknown"]
 
 TRAJECTORIES: tuple[str, ...] = get_args(TrajectoryName)
 
@@ -31,6 +31,8 @@ class Acquisition:
         For density-adapted readouts, k0 / kmax where the density adaption sets in.
     kspace_filter
         Window multiplied onto the k-space data before transformation.
+    filter_cutoff, filter_width
+        Its parameters, relative to kmax; see :func:`sodium_prep.physics.readout.filter_window`.
     """
 
     echo_time_s: float
@@ -42,6 +44,8 @@ class Acquisition:
     nominal_resolution_mm: tuple[float, float, float]
     linear_fraction: float = 0.2
     kspace_filter: FilterName = "none"
+    filter_cutoff: float | None = None
+    filter_width: float | None = None
 
     @property
     def kmax_per_mm(self) -> tuple[float, float, float]:

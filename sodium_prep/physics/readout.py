@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
-from sodium_prep.physics.acquisition import FilterName, TrajectoryName
+from sodium_prep.physics.acquisition import Acquisition, FilterName, TrajectoryName
 
 
 def readout_time(
@@ -41,24 +42,63 @@ def readout_time(
     return np.asarray(readout_duration_s / speed * np.where(k <= p, k, late), dtype=np.float64)
 
 
-def filter_window(k_rel: ArrayLike, kspace_filter: FilterName) -> NDArray[np.float64]:
-    """Window of a k-space filter at radii relative to kmax.
+def filter_window(
+    k_rel: ArrayLike, kspace_filter: FilterName, cutoff: float | None = None, width: float | None = None
+) -> NDArray[np.float64]:
+    """Window of a k-space filter at radii relative to kmax, 1 at the centre.
 
     Parameters
     ----------
     k_rel
-        Any shape.
+        ``k = |k| / kmax``, any shape.
     kspace_filter
-        ``none`` (ones) or ``hamming`` (0.54 + 0.46 cos(pi k / kmax)).
+        ``none``: 1; ``hamming``: 0.54 + 0.46 cos(pi k); ``hann``: 0.5 + 0.5 cos(pi k); ``gaussian``:
+        2^-(k / cutoff)^2; ``fermi``: 1 / (1 + exp((k - cutoff) / width)), over its value at the centre.
+    cutoff
+        k at which a ``fermi`` or ``gaussian`` window has fallen to one half. A Gaussian that smooths the image with
+        ``fwhm_mm`` has 4 ln(2) / pi = 0.8825 times the nominal resolution over ``fwhm_mm``.
+    width
+        Of the edge of a ``fermi`` window, which falls from 0.73 to 0.27 within twice of it.
 
     Raises
     ------
     ValueError
-        If the filter is ``unknown``: a window that is not known has no values.
+        If the filter is ``unknown``, or a parameter of it lacks: a window that is not known has no values.
     """
-    k = np.asarray(k_rel, dtype=float)
+    k = np.asarray(k_rel, dtype=np.float64)
     if kspace_filter == "none":
         return np.ones_like(k)
     if kspace_filter == "hamming":
-        return np.asarray(0.54 + 0.46 * np.cos(np.pi * k), dtype=np.float64)
+        return np.asarray(0.54 + 0.46 * np.cos(np.pi * k))
+    if kspace_filter == "hann":
+        return np.asarray(0.5 + 0.5 * np.cos(np.pi * k))
+    if kspace_filter == "gaussian" and cutoff is not None:
+        return np.asarray(np.exp2(-((k / cutoff) ** 2)))
+    if kspace_filter == "fermi" and cutoff is not None and width is not None:
+        return np.asarray(special.expit((cutoff - k) / width) / special.expit(cutoff / width))
     raise ValueError(f"no window is defined for the k-space filter {kspace_filter!r}")
+
+
+def describe_window(acquisition: Acquisition) -> str:
+    """Name of the window with its parameters, as in "with a Hamming window"."""
+    name, cutoff, width = acquisition.kspace_filter, acquisition.filter_cutoff, acquisition.filter_width
+    if name == "none":
+        return "no window"
+    if name == "fermi":
+        return f"a Fermi window (half at {cutoff:g} kmax, width {width:g} kmax)"
+    if name == "gaussian":
+        return f"a Gaussian window (half at {cutoff:g} kmax)"
+    return f"a {name.capitalize()} window"
+
+
+def computed_reason(acquisition: Acquisition) -> str:
+    """What a point spread function computed from an acquisition rests on."""
+    text = f"computed from the trajectory {acquisition.trajectory}, {describe_window(acquisition)}"
+    if acquisition.trajectory == "Cartesian":
+        return text
+    return f"{text}, a readout of {1000.0 * acquisition.readout_duration_s:g} ms and the T2* of each tissue"
+
+
+def acquisition_window(k_rel: ArrayLike, acquisition: Acquisition) -> NDArray[np.float64]:
+    """The :func:`filter_window` of an acquisition."""
+    return filter_window(k_rel, acquisition.kspace_filter, acquisition.filter_cutoff, acquisition.filter_width)

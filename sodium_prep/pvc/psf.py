@@ -18,13 +18,18 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from sodium_prep.physics.acquisition import Acquisition
-from sodium_prep.physics.readout import filter_window, readout_time
+from sodium_prep.physics.readout import acquisition_window, readout_time
 from sodium_prep.physics.relaxation import Relaxation
 from sodium_prep.physics.signal import t2star_factor
+from sodium_prep.pvc.measured import MeasuredPsf
 
 FWHM_PER_SD: Final = float(np.sqrt(8.0 * np.log(2.0)))
 """Full width at half maximum of a Gaussian over its standard deviation."""
 
+RELATIVE_WIDTH_SD: Final = 0.05
+"""Standard uncertainty of the width of a PSF that is thought to be known, as a share of it."""
+
+_DECAY_S: Final = np.linspace(0.0, 0.02, 21)
 _N_QUADRATURE: Final = 512  # resolves the oscillation out to about 200 nominal voxels
 
 
@@ -54,7 +59,7 @@ def mtf(k_rel: ArrayLike, acquisition: Acquisition, relaxation: Relaxation) -> N
     time = readout_time(inside, acquisition.trajectory, acquisition.readout_duration_s, acquisition.linear_fraction)
     start = t2star_factor(acquisition.echo_time_s, relaxation)
     decay = t2star_factor(acquisition.echo_time_s + time, relaxation) / start
-    return np.asarray(np.where(k <= 1.0, decay * filter_window(inside, acquisition.kspace_filter), 0.0))
+    return np.asarray(np.where(k <= 1.0, decay * acquisition_window(inside, acquisition), 0.0))
 
 
 @cache
@@ -126,39 +131,50 @@ class PsfModel:
     Attributes
     ----------
     kind
-        ``acquisition`` computes the transfer function from the physics, each tissue with its own T2*; ``gaussian``
-        is one Gaussian for all tissues, meant for images whose reconstruction left no physical kernel.
+        ``acquisition`` computes the transfer function from the physics, each tissue with its own T2*; ``measured``
+        takes it from images of a point; ``gaussian`` is one Gaussian for all tissues, meant for images whose
+        reconstruction left no physical kernel.
     acquisition
         Needed by ``acquisition``.
     fwhm_mm
         Needed by ``gaussian``.
+    measured
+        Needed by ``measured``: the decay that each image of a point was made with, or stands for. A content gets the
+        one whose decay during the first 20 ms is most like its own.
+    relative_width_sd
+        Standard uncertainty of its width, as a share of it.
+    reason
+        Why it is this one, for the records.
     """
 
-    kind: Literal["acquisition", "gaussian"]
+    kind: Literal["acquisition", "gaussian", "measured"]
     acquisition: Acquisition | None = None
     fwhm_mm: float | None = None
+    measured: tuple[tuple[Relaxation, MeasuredPsf], ...] = ()
+    relative_width_sd: float = RELATIVE_WIDTH_SD
+    reason: str = ""
 
     def __post_init__(self) -> None:
         if self.kind == "acquisition":
             if self.acquisition is None:
                 raise ValueError("a PSF of kind 'acquisition' needs the acquisition")
-            filter_window(0.0, self.acquisition.kspace_filter)
+            acquisition_window(0.0, self.acquisition)
+        elif self.kind == "measured":
+            if not self.measured:
+                raise ValueError("a PSF of kind 'measured' needs an image of a point")
         elif self.fwhm_mm is None or not self.fwhm_mm > 0.0:
             raise ValueError("a PSF of kind 'gaussian' needs a positive fwhm_mm")
 
     @property
     def cutoff_per_mm(self) -> tuple[float, float, float]:
-        """Spatial frequency along each axis beyond which the transfer function is zero (below 5e-5 for a Gaussian)."""
+        """Spatial frequency along each axis beyond which the transfer function is zero or negligible."""
         if self.acquisition is not None and self.kind == "acquisition":
             return self.acquisition.kmax_per_mm
+        if self.kind == "measured":
+            x, y, z = np.max([one.cutoff_per_mm for _, one in self.measured], axis=0).tolist()
+            return (x, y, z)
         k = 4.45 * FWHM_PER_SD / (2.0 * np.pi * float(self.fwhm_mm or 0.0))
         return (k, k, k)
-
-    def fwhm_mm_of(self, relaxation: Relaxation) -> float:
-        """Full width at half maximum for a tissue, along the first axis; mm."""
-        if self.kind == "acquisition" and self.acquisition is not None:
-            return psf_fwhm_mm(self.acquisition, relaxation)
-        return float(self.fwhm_mm or 0.0)
 
     def mtf(
         self, k_vectors_per_mm: ArrayLike, relaxation: Relaxation, cell_per_mm: ArrayLike = (0.0, 0.0, 0.0)
@@ -180,6 +196,8 @@ class PsfModel:
         Shape (...), 1 at k = 0.
         """
         k = np.asarray(k_vectors_per_mm, dtype=float)
+        if self.kind == "measured":
+            return self.measured_for(relaxation).mtf(k)
         if self.kind == "gaussian" or self.acquisition is None:
             sd_mm = float(self.fwhm_mm or 0.0) / FWHM_PER_SD
             return np.asarray(np.exp(-2.0 * np.pi**2 * sd_mm**2 * np.sum(k**2, axis=-1)))
@@ -191,6 +209,30 @@ class PsfModel:
         radius = np.linalg.norm(relative, axis=-1)
         width = np.max(relative * cell, axis=-1) / np.maximum(radius, 1e-12)
         return mtf(np.minimum(radius, 1.0), self.acquisition, relaxation) * _coverage(radius, width)
+
+    def measured_for(self, relaxation: Relaxation) -> MeasuredPsf:
+        """Of several measured PSFs the one of the most similar decay."""
+        course = t2star_factor(_DECAY_S, relaxation)
+        return min(self.measured, key=lambda one: float(np.abs(t2star_factor(_DECAY_S, one[0]) - course).max()))[1]
+
+    def profile(self, r_mm: ArrayLike, relaxation: Relaxation) -> NDArray[np.float64]:
+        """Values along the first axis of the sodium image, relative to those at the centre."""
+        r = np.asarray(r_mm, dtype=float)
+        if self.kind == "measured":
+            values = self.measured_for(relaxation).profile(np.append(r, 0.0))
+        elif self.kind == "gaussian" or self.acquisition is None:
+            values = np.exp(-0.5 * (np.append(r, 0.0) * FWHM_PER_SD / float(self.fwhm_mm or 0.0)) ** 2)
+        else:
+            values = psf_profile(np.append(r, 0.0), self.acquisition, relaxation)
+        return np.asarray(values[:-1] / values[-1])
+
+    def width_mm(self, relaxation: Relaxation) -> float:
+        """Full width at half maximum; the mean over the axes of a measured one."""
+        if self.kind == "measured":
+            return float(np.mean(self.measured_for(relaxation).fwhm_mm))
+        if self.kind == "gaussian" or self.acquisition is None:
+            return float(self.fwhm_mm or 0.0)
+        return psf_fwhm_mm(self.acquisition, relaxation)
 
 
 def _coverage(k_rel: NDArray[np.float64], width: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -118,8 +118,8 @@ def transfer_ratios(
 
     Returns
     -------
-    By tissue and parameter, on the frequencies of ``rfftn``. Empty for a Gaussian PSF; a parameter without uncertainty
-    is left out.
+    By tissue and parameter, on the frequencies of ``rfftn``. Empty for a Gaussian or measured PSF; a parameter without
+    uncertainty is left out.
     """
     out: dict[tuple[Tissue, str], NDArray[np.float32]] = {}
     if psf.kind != "acquisition":

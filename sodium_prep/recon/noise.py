@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sodium_prep.physics.acquisition import Acquisition, FilterName
-from sodium_prep.physics.readout import filter_window
+from sodium_prep.physics.readout import acquisition_window, filter_window
 from sodium_prep.recon.trajectory import Trajectory, linear_fraction_of
 
 FloatArray = NDArray[np.float64]
@@ -14,13 +14,13 @@ FloatArray = NDArray[np.float64]
 
 def _relative_frequencies(
     shape: tuple[int, int, int], voxel_mm: tuple[float, float, float], kmax_per_mm: tuple[float, float, float]
-) -> tuple[FloatArray, FloatArray]:
-    """Radius and largest component of every discrete frequency, relative to kmax."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Distance from zero of the discrete frequencies of each axis, relative to kmax, shaped to broadcast."""
     x, y, z = (
         np.abs(np.fft.fftfreq(n, v) / k).reshape([-1 if a == axis else 1 for a in range(3)])
         for axis, (n, v, k) in enumerate(zip(shape, voxel_mm, kmax_per_mm, strict=True))
     )
-    return np.sqrt(x**2 + y**2 + z**2), np.maximum(np.maximum(x, y), z)
+    return x, y, z
 
 
 def noise_power_spectrum(
@@ -45,11 +45,13 @@ def noise_power_spectrum(
     -------
     (X, Y, Z) float32 in the order of ``numpy.fft.fftn``, with mean 1.
     """
-    k_rel, largest = _relative_frequencies(shape, voxel_mm, acquisition.kmax_per_mm)
-    window = filter_window(np.minimum(k_rel, 1.0), acquisition.kspace_filter)
+    axes = _relative_frequencies(shape, voxel_mm, acquisition.kmax_per_mm)
     if acquisition.trajectory == "Cartesian":
-        power = np.where(largest <= 1.0, window**2, 0.0)
+        x, y, z = (np.where(k <= 1.0, acquisition_window(np.minimum(k, 1.0), acquisition) ** 2, 0.0) for k in axes)
+        power = x * y * z
     else:
+        k_rel = np.sqrt(sum(k**2 for k in axes))
+        window = acquisition_window(np.minimum(k_rel, 1.0), acquisition)
         fraction = linear_fraction_of(acquisition.trajectory, acquisition.linear_fraction)
         power = np.where(k_rel <= 1.0, (np.minimum(k_rel, fraction) * window) ** 2, 0.0)
     return np.asarray(power / power.mean(), dtype=np.float32)
@@ -72,7 +74,8 @@ def trajectory_noise_spectrum(
     kspace_filter
         ``none`` or ``hamming``.
     """
-    k_rel, _ = _relative_frequencies(shape, voxel_mm, (trajectory.kmax_per_mm,) * 3)
+    axes = _relative_frequencies(shape, voxel_mm, (trajectory.kmax_per_mm,) * 3)
+    k_rel = np.sqrt(sum(k**2 for k in axes))
     if trajectory.linear_fraction is not None:
         root = np.minimum(k_rel, trajectory.linear_fraction)
     else:

@@ -49,8 +49,6 @@ EstimatorName = Literal["none", "gtm", "labbe", "joint", "kspace", "mg", "iy", "
 
 REGISTRATION_SD_MM: Final = 0.3
 """Standard deviation assumed of each shift, and of each rotation at 60 mm."""
-PSF_WIDTH_SD: Final = 0.05
-"""Relative standard deviation of the width of the point spread function."""
 _SDS: Final = {"t1_s": "t1_sd_s"} | T2STAR_PARAMETERS
 _SLOPES: Final = (*_SDS, "b1_plus")
 Parameter = tuple[str, str]
@@ -305,7 +303,7 @@ def regional_signals(
     errors = fraction_errors(compartments, fine, mask, push)
     scan = _Scan(
         compartments, designs, regions, blurred, mask, voxel_mm, acquisition, present, ratios,
-        {tissue: psf.fwhm_mm_of(relaxation) for tissue, relaxation in present.items()}, errors,
+        {tissue: psf.width_mm(relaxation) for tissue, relaxation in present.items()}, errors,
         np.where(kappa > 0.0, kappa, 1.0), registration_sd_mm,
     )  # fmt: skip
     prediction = (fine.astype(np.float32) @ blurred).reshape(image.shape)
@@ -335,7 +333,7 @@ def regional_signals(
         else:
             matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
             found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
-    sds: dict[Parameter, float] = {PSF_WIDTH: PSF_WIDTH_SD}
+    sds: dict[Parameter, float] = {PSF_WIDTH: psf.relative_width_sd}
     wide = {tissue: widening(acquisition, relaxation) for tissue, relaxation in present.items()}
     sds |= {
         (t, p): wide[t] * float(getattr(relaxation, sd)) for t, relaxation in present.items() for p, sd in _SDS.items()

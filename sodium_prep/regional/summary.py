@@ -7,11 +7,10 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sodium_prep.physics.readout import describe_window
 from sodium_prep.physics.relaxation import Relaxation, Tissue
 from sodium_prep.physics.signal import signal_factor
-from sodium_prep.pvc.psf import FWHM_PER_SD, psf_fwhm_mm, psf_profile
 from sodium_prep.quant.references import ReferenceSignal
 from sodium_prep.regional.scan import Scan, ScanResult
 
@@ -188,18 +187,19 @@ def _concentration_metrics(result: ScanResult, primary: str | None) -> dict[str,
 
 
 def _psf_record(scan: Scan, relaxations: Mapping[Tissue, Relaxation]) -> dict[str, Any] | None:
-    """Radial profiles relative to their peak, and widths."""
+    """What it is and why, with radial profiles relative to their peak, and widths."""
     psf = scan.psf
     if psf is None:
         return None
-    if psf.kind == "gaussian":
-        width = float(psf.fwhm_mm or 0.0)
-        profile = np.exp(-0.5 * (_PROFILE_MM * FWHM_PER_SD / width) ** 2)
-        return {"kind": psf.kind, "radius_mm": _PROFILE_MM, "profiles": {"all": profile}, "fwhm_mm": {"all": width}}
-    profiles: dict[str, NDArray[np.float64]] = {}
-    widths: dict[str, float] = {}
-    for tissue in _TISSUES:
-        values = psf_profile(_PROFILE_MM, scan.acquisition, relaxations[tissue])
-        profiles[tissue] = values / values[0]
-        widths[tissue] = psf_fwhm_mm(scan.acquisition, relaxations[tissue])
-    return {"kind": psf.kind, "radius_mm": _PROFILE_MM, "profiles": profiles, "fwhm_mm": widths}
+    contents = {str(tissue): relaxations[tissue] for tissue in _TISSUES}
+    if psf.kind == "gaussian" or len(psf.measured) == 1:
+        contents = {"all": relaxations["GM"]}
+    return {
+        "kind": psf.kind,
+        "reason": psf.reason,
+        "window": describe_window(psf.acquisition) if psf.acquisition else "",
+        "relative_width_sd": psf.relative_width_sd,
+        "radius_mm": _PROFILE_MM,
+        "profiles": {name: psf.profile(_PROFILE_MM, relaxation) for name, relaxation in contents.items()},
+        "fwhm_mm": {name: psf.width_mm(relaxation) for name, relaxation in contents.items()},
+    }

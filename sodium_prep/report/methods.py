@@ -82,7 +82,7 @@ def build_methods(
             ``methods`` (ants, greedy: independent estimates) or ``method`` (ants, greedy, header) with ``metric``;
             ``coil_proton`` (bool: by way of a proton image of the sodium coil), ``refined`` (bool).
         ``psf``
-            ``kind`` (acquisition, gaussian), ``fwhm_mm`` (tissue to width), ``kspace_filter``.
+            ``kind`` (acquisition, measured, gaussian), ``fwhm_mm`` (tissue to width), ``window``, ``reason``.
         ``relaxation``
             ``field_strength_t``, ``sources`` (free text citations of the values used).
         ``calibration``
@@ -194,8 +194,13 @@ def _psf(step: Step) -> str:
             "The point spread function was computed for each tissue from the trajectory, the duration of the readout "
             "and the tissue's T2* {nagel2009}"
         )
-        filtered = step.get("kspace_filter", "none") not in ("none", None)
-        return text + (f", with the {step['kspace_filter']} window included." if filtered else ".") + shown
+        window = step.get("window") or "no window"
+        text += "." if window == "no window" else f", with {window} included."
+        if "told from the noise" in str(step.get("reason")):
+            text += " Which window had been applied was told from the power spectrum of the noise in air."
+        return text + shown
+    if step.get("kind") == "measured":
+        return "The point spread function was taken from images of a point that the user gave." + shown
     return ""
 
 

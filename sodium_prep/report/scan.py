@@ -25,6 +25,7 @@ from sodium_prep.report.qc import evaluate, qc_record
 
 MAIN_REGIONS: Final = ("Cortex", "WhiteMatter", "Hippocampus", "CSF")
 _FIGURE_FIELDS: Final = ("section", "title", "caption", "alt", "wide", "label")
+_PSF_FACTS: Final = ("kind", "reason", "window", "fwhm_mm", "relative_width_sd")
 _BAR_REGIONS: Final = (
     *((name, side) for name in MAIN_REGIONS for side in ("L", "R")),
     *((f"{side}-{name}", hemi) for name in ("Thalamus-Proper", "Putamen", "Caudate") for side, hemi in
@@ -81,7 +82,8 @@ def draw_figures(
         add("calibration", "Calibration line", text, line, wide=False)
     psf = facts.get("psf")
     if psf:
-        add("psf", "Point spread function", "Radial profiles relative to their peak, from the centre outwards.",
+        told = f" It is {psf['reason']}." if psf.get("reason") else ""
+        add("psf", "Point spread function", f"Radial profiles relative to their peak, from the centre outwards.{told}",
             plots.psf_profiles(psf["radius_mm"], _in_order(psf["profiles"]), fwhm_mm=psf["fwhm_mm"]),
             wide=False)  # fmt: skip
     bars = _bars(table, primary) if primary else None
@@ -190,11 +192,12 @@ def scan_record(
         "warnings": [
             *warnings,
             *filter(None, [field_note(field_strength_t)]),
+            *facts.get("window_notes", []),
             *facts.get("notes", []),
             *alignment_warnings(facts),
         ],
         "ran": _what_ran(ran, calibration, facts, field_strength_t),
-        "psf": {key: psf[key] for key in ("kind", "fwhm_mm")} if psf else None,
+        "psf": {key: psf[key] for key in _PSF_FACTS if key in psf} if psf else None,
         "relaxation": relaxation,
         "metrics": metrics,
     }
@@ -207,6 +210,7 @@ def _summary(
     floor = str(facts.get("floor", "zero-mean"))
     return [
         ("Reconstruction", str(facts.get("method", ""))),
+        ("Point spread function", (facts.get("psf") or {}).get("reason") or "not known"),
         ("Runs averaged", str(facts.get("n_runs", 1))),
         ("Noise floor", floor + (", removed" if facts.get("floor_corrected") else "")),
         ("Receive profile", _RECEIVE.get(str(facts.get("receive_method")), "not corrected")),
@@ -282,7 +286,7 @@ def _what_ran(
     if facts.get("atlas"):
         out["atlas"] = {**(out.get("atlas") or {}), **facts["atlas"]}
     if psf:
-        out["psf"] = {"kind": psf["kind"], "fwhm_mm": psf["fwhm_mm"], "kspace_filter": recon.get("kspace_filter")}
+        out["psf"] = {key: psf[key] for key in _PSF_FACTS if key in psf}
     estimators = [name for name in ran.get("regional", {}).get("estimators", ()) if name == "none" or corrected]
     out["regional"] = {"estimators": estimators, "free_csf": corrected, "noise_covariance": corrected}
     return out

@@ -52,10 +52,55 @@ def test_what_is_assumed_is_said(block, note, tmp_path):
     assert note in " ".join(facts.assumed)
 
 
-def test_a_fermi_window_of_unknown_width_is_unknown(tmp_path):
+def with_block(root, **changes):
+    study.put_sodium(root, SodiumAcquisition=study.SIDECAR["SodiumAcquisition"] | changes)
+    return root / SODIUM
+
+
+def test_a_window_has_all_of_its_parameters_and_no_others(tmp_path):
     root = study.make_study(tmp_path)
-    study.put_sodium(root, SodiumAcquisition=study.SIDECAR["SodiumAcquisition"] | {"KSpaceFilter": "fermi"})
-    assert load_sidecar(root / SODIUM).acquisition().missing == ("KSpaceFilter",)
+    for name in ("fermi", "gaussian"):
+        with pytest.raises(InputError, match=f"KSpaceFilter {name} without FilterCutoff.* or write unknown"):
+            load_sidecar(with_block(root, KSpaceFilter=name))
+    with pytest.raises(InputError, match="has FilterWidth, which KSpaceFilter hamming does not have"):
+        load_sidecar(with_block(root, KSpaceFilter="hamming", FilterWidth=0.1))
+    found = load_sidecar(with_block(root, KSpaceFilter="fermi", FilterCutoff=0.9, FilterWidth=0.1)).acquisition()
+    assert found.psf_known
+    assert (found.acquisition.filter_cutoff, found.acquisition.filter_width) == (0.9, 0.1)
+    assert load_sidecar(with_block(root, KSpaceFilter="unknown")).acquisition().missing == ("KSpaceFilter",)
+
+
+def test_parameters_of_a_window_come_from_the_protocol_with_that_window_only(tmp_path):
+    root, protocol = study.make_study(tmp_path / "study"), tmp_path / "protocol.toml"
+    protocol.write_text('[SodiumAcquisition]\nKSpaceFilter = "fermi"\nFilterCutoff = 0.8\nFilterWidth = 0.05\n')
+    same = load_sidecar(with_block(root, KSpaceFilter="fermi"), protocol).acquisition().acquisition
+    assert (same.filter_cutoff, same.filter_width) == (0.8, 0.05)
+    other = load_sidecar(with_block(root, KSpaceFilter="hamming"), protocol).acquisition().acquisition
+    assert (other.kspace_filter, other.filter_cutoff, other.filter_width) == ("hamming", None, None)
+
+
+def test_what_no_psf_can_be_computed_of(tmp_path):
+    root = study.make_study(tmp_path)
+    with pytest.raises(InputError, match=r"Trajectory is 'FLORET', whose PSF cannot be computed .* image"):
+        load_sidecar(with_block(root, Trajectory="FLORET"))
+    sidecar = load_sidecar(with_block(root, NonlinearReconstruction=True))
+    assert sidecar.acquisition().missing == ("PointSpreadFunction",)
+    assert sidecar.acquisition(kspace_filter="none").psf_known, "of our own image of the same data"
+
+
+def test_an_image_of_a_point_is_found_from_where_it_is_named(tmp_path):
+    root, protocol = study.make_study(tmp_path / "study"), tmp_path / "lab" / "protocol.toml"
+    block = {"PointSpreadFunction": {"GM": "bids::psf/gm.nii.gz", "CSF": "psf/csf.nii.gz"}}
+    named = load_sidecar(with_block(root, **block)).sodium_acquisition.psf_files
+    assert named == {"GM": root / "psf/gm.nii.gz", "CSF": root / "psf/csf.nii.gz"}
+    with pytest.raises(InputError, match="not in the data set"):
+        load_sidecar(with_block(root, PointSpreadFunction="../../etc/psf.nii.gz"))
+    with pytest.raises(InputError, match="PointSpreadFunction is not an image of a point, nor one by tissue"):
+        load_sidecar(with_block(root, PointSpreadFunction={"all": "a.nii.gz", "GM": "b.nii.gz"}))
+    protocol.parent.mkdir()
+    protocol.write_text('[SodiumAcquisition]\nPointSpreadFunction = "psf.nii.gz"\n')
+    named = load_sidecar(with_block(root), protocol).sodium_acquisition.psf_files
+    assert named == {"all": tmp_path / "lab" / "psf.nii.gz"}
 
 
 def test_the_nearest_sidecar_wins(tmp_path):

@@ -38,6 +38,9 @@ def test_memory_without_a_unit_is_megabytes(text: str, gb: float) -> None:
         ["--mem", "much"],
         ["--psf", "wide"],
         ["--psf", "-3"],
+        ["--psf", "5", "6"],
+        ["--psf", "GM=a.nii", "b.nii"],
+        ["--psf", "GM=a.nii", "bone=b.nii"],
         ["--nprocs", "0"],
         ["-d", "a=/x", "a=/y"],
         ["--config-file", "absent.toml"],
@@ -59,6 +62,19 @@ def test_an_earlier_run_can_be_started_from_and_overruled(tmp_path: Path) -> Non
     assert second.psf_fwhm_mm == 5.0
     assert second.random_seed == 8
     assert second.derivatives == {"fmriprep": Path("/deriv")}
+
+
+def test_images_of_a_point_by_tissue_or_for_all(tmp_path: Path) -> None:
+    one, _ = parse_args([*BASE, "--psf", "psf.nii.gz"])
+    assert one.psf_files == {"all": Path("psf.nii.gz").absolute()}
+    two, _ = parse_args([*BASE, "--psf", "GM=a.nii", "CSF=/b.nii"])
+    assert two.psf_files == {"GM": Path("a.nii").absolute(), "CSF": Path("/b.nii")}
+    config = tmp_path / "settings.toml"
+    config.write_text(two.to_toml())
+    again, _ = parse_args([*BASE, "--config-file", str(config)])
+    assert again.psf_files == two.psf_files
+    changed, _ = parse_args([*BASE, "--config-file", str(config), "--psf", "6"])
+    assert (changed.psf_fwhm_mm, changed.psf_files) == (6.0, {})
 
 
 def test_an_unknown_setting_in_a_file_is_refused(tmp_path: Path) -> None:

@@ -35,6 +35,16 @@ def test_psf_prints_the_published_widths(capsys):
     assert widths["GM"][0] == pytest.approx(3 * widths["GM"][1], abs=0.01)
 
 
+def test_psf_knows_windows_with_parameters(capsys):
+    given = ("psf", "--resolution", 3, "--readout", 0.01, "--filter", "fermi")
+    code, out, _ = _tool(capsys, *given, "--filter-cutoff", 0.9, "--filter-width", 0.05)
+    assert code == 0
+    assert 1.735 < float(out.splitlines()[1].split()[-1]) < 2.2
+    code, _, err = _tool(capsys, *given, "--filter-cutoff", 0.9)
+    assert code == 2
+    assert "--filter-width" in err
+
+
 @pytest.mark.parametrize("wrong", [("--readout", 10), ("--resolution", 0), ("--readout", -1)])
 def test_psf_refuses_other_units(capsys, wrong):
     given = {"--resolution": 3, "--readout": 0.01} | {wrong[0]: wrong[1]}

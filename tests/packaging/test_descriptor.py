@@ -56,7 +56,7 @@ def test_command_line_is_one_that_the_parser_takes(descriptor, tmp_path):
         "analysis_level": "participant",
         "participant_label": ["01", "02"],
         "reference": ["vials", "CSF"],
-        "psf": "auto",
+        "psf": ["auto"],
         "nprocs": 2,
         "dry_run": True,
     }

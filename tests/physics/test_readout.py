@@ -57,5 +57,14 @@ def test_windows():
     k = np.linspace(0.0, 1.0, 5)
     assert_allclose(filter_window(k, "none"), 1.0)
     assert_allclose(filter_window([0.0, 0.5, 1.0], "hamming"), [1.0, 0.54, 0.08])
+    assert_allclose(filter_window([0.0, 0.5, 1.0], "hann"), [1.0, 0.5, 0.0], atol=1e-15)
+    fermi = filter_window([0.0, 0.7, 0.8, 0.9], "fermi", 0.8, 0.05)
+    assert_allclose(fermi, [1.0, 1.0 / (1.0 + np.exp(-2.0)), 0.5, 1.0 / (1.0 + np.exp(2.0))], rtol=1e-6)
+    # A Gaussian of 7 mm on an image of 4 mm nominal resolution: its transform, k in units of 1 / (2 x 4 mm).
+    cutoff = 4.0 * np.log(2.0) / np.pi * 4.0 / 7.0
+    transform = np.exp(-2.0 * (np.pi * 7.0 / np.sqrt(8.0 * np.log(2.0)) * k / 8.0) ** 2)
+    assert_allclose(filter_window(k, "gaussian", cutoff), transform)
     with pytest.raises(ValueError, match="unknown"):
         filter_window(k, "unknown")
+    with pytest.raises(ValueError, match="fermi"):
+        filter_window(k, "fermi", 0.8)

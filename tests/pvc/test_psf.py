@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation, tissue_relaxation
 from sodium_prep.pvc.psf import FWHM_PER_SD, PsfModel, mtf, psf_fwhm_mm, psf_profile
+from sodium_prep.recon.noise import noise_power_spectrum
 from tests.shared import shared_path
 
 STATIC = Relaxation(t1_s=0.06, t2star_slow_s=1e6)
@@ -39,7 +41,18 @@ def test_sphere_has_its_first_zero_and_sidelobe():
     assert psf_profile(0.0, acquire(), STATIC) == pytest.approx(4.0 / 3.0 * np.pi / 8.0, rel=1e-6)
 
 
-def test_widths_and_peaks_of_160_protocols():
+def gaussian_fit(acquisition, relaxation):
+    """Width of the Gaussian whose transfer function is nearest over k-space (least squares with k^2 dk)."""
+    k = (np.arange(600) + 0.5) / 200.0
+    target = mtf(k, acquisition, relaxation)
+
+    def miss(width):
+        return np.sum(k**2 * (np.exp(-0.5 * (np.pi * width / FWHM_PER_SD * k) ** 2) - target) ** 2)
+
+    return minimize_scalar(miss, bounds=(0.8, 6.0), method="bounded").x
+
+
+def test_widths_gaussians_and_peaks_of_160_protocols():
     rows = json.loads(shared_path("reference/psf_tables.json").read_text())["rows"]
     assert len(rows) == 160
     for row in rows:
@@ -47,6 +60,7 @@ def test_widths_and_peaks_of_160_protocols():
         acquisition = acquire(name, row["TRO"] * 1e-3, row["p"], row["filt"] or "none")
         relaxation = TISSUES[row["tissue"]]
         assert psf_fwhm_mm(acquisition, relaxation) == pytest.approx(row["fwhm_dx"], rel=1e-3)
+        assert gaussian_fit(acquisition, relaxation) == pytest.approx(row["gauss_fit_dx"], rel=1e-2)
         peak = psf_profile(0.0, acquisition, relaxation) / (4.0 / 3.0 * np.pi / 8.0)
         assert peak == pytest.approx(row["peak_rel"], rel=2e-3)
 
@@ -75,6 +89,14 @@ def test_model_evaluates_vectors_by_ellipsoid_or_box():
     np.testing.assert_allclose(PsfModel("acquisition", centre_out).mtf(k, gm), mtf(radius, centre_out, gm))
     box = PsfModel("acquisition", acquire("Cartesian", dx=(2.0, 3.0, 4.0))).mtf(k, gm)
     np.testing.assert_array_equal(box, [1.0, 1.0, 0.0, 1.0])
+
+
+def test_noise_of_a_cartesian_image_goes_through_the_window_of_its_signal():
+    acquisition = acquire("Cartesian", window="hamming", dx=(2.0, 3.0, 4.0))
+    shape, voxel_mm = (12, 10, 8), (2.0, 2.0, 3.0)
+    k = np.stack(np.meshgrid(*(np.fft.fftfreq(n, v) for n, v in zip(shape, voxel_mm, strict=True)), indexing="ij"), -1)
+    power = PsfModel("acquisition", acquisition).mtf(k, STATIC) ** 2
+    np.testing.assert_allclose(noise_power_spectrum(shape, voxel_mm, acquisition), power / power.mean(), atol=1e-5)
 
 
 def test_gaussian_halves_at_its_half_width():

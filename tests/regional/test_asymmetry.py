@@ -6,19 +6,28 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from sodium_prep.pvc import fraction_errors
 from sodium_prep.pvc.estimators import fit_mask, labbe
 from sodium_prep.pvc.forward import push_compartments
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.pvc.sensitivity import motion_covariance
 from sodium_prep.quant.calibration import CalibrationLine
-from sodium_prep.regional import signals as signals_module
 from sodium_prep.regional.asymmetry import asymmetry, concentrations_over_gain, ratio, side_pairs
 from sodium_prep.regional.designs import Region, build_designs
 from sodium_prep.regional.signals import Signals, regional_signals
 from sodium_prep.regional.table import regional_table
 from tests.pvc import heads
-from tests.regional.test_table import EXACT, EXACT_LINE, FLOOR, GAIN, NOISE, RELAXATIONS, image, pick
+from tests.regional.test_table import (
+    EXACT,
+    EXACT_LINE,
+    EXACT_PSF,
+    FLOOR,
+    GAIN,
+    NOISE,
+    RELAXATIONS,
+    image,
+    pick,
+    without_errors_of_anatomy,
+)
 
 __all__ = ["image"]
 PSF = PsfModel("acquisition", heads.ACQUISITION)
@@ -31,12 +40,10 @@ def index(left, right):
 
 def test_stated_error_is_the_spread_over_scans_with_noise(image, monkeypatch):
     """Of noise alone: anatomy and PSF are exact here."""
-    monkeypatch.setattr(fraction_errors, "BORDER_SD", 0.0)
-    monkeypatch.setattr(fraction_errors, "FLUID_SD", 0.0)
-    monkeypatch.setattr(signals_module, "PSF_WIDTH_SD", 0.0)
+    without_errors_of_anatomy(monkeypatch)
     head = heads.analytic_compartments()
     found = regional_signals(
-        image, heads.AFFINE, NOISE, head, heads.rigid(), heads.ACQUISITION, EXACT, PSF, registration_sd_mm=0.0,
+        image, heads.AFFINE, NOISE, head, heads.rigid(), heads.ACQUISITION, EXACT, EXACT_PSF, registration_sd_mm=0.0,
         estimators=("none", "labbe"), voxel_kernel="mean",
     )  # fmt: skip
     rows = regional_table(found, {"vials": EXACT_LINE})

@@ -8,12 +8,13 @@ import pytest
 
 from sodium_prep.physics.relaxation import tissue_relaxation
 from sodium_prep.physics.signal import signal_factor
+from sodium_prep.pvc import fraction_errors
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.quant.calibration import CalibrationLine
 from sodium_prep.recon.noise import noise_power_spectrum
 from sodium_prep.regional.designs import build_designs
-from sodium_prep.regional.signals import PSF_WIDTH, PSF_WIDTH_SD, Signals, regional_signals
+from sodium_prep.regional.signals import PSF_WIDTH, Signals, regional_signals
 from sodium_prep.regional.table import TABLE_COLUMNS, csf_line, regional_table
 from tests.pvc import heads
 
@@ -45,7 +46,7 @@ def estimate(image, relaxations=RELAXATIONS, **options):
         heads.rigid(),
         heads.ACQUISITION,
         relaxations,
-        PsfModel("acquisition", heads.ACQUISITION),
+        options.pop("psf", PsfModel("acquisition", heads.ACQUISITION)),
         voxel_kernel="mean",
         **options,
     )
@@ -148,7 +149,7 @@ def test_intervals_hold_the_truth_with_noise_and_calibration(image):
     root = np.linalg.cholesky(LINE.covariance)
     for _ in range(200):
         drawn = exact + rng.standard_normal(truth.size) * np.sqrt(found.noise_var + found.fraction_var)
-        drawn += found.slopes[PSF_WIDTH] * PSF_WIDTH_SD * rng.standard_normal()
+        drawn += found.slopes[PSF_WIDTH] * base.shared_sd[PSF_WIDTH] * rng.standard_normal()
         intercept, slope = np.array([FLOOR, GAIN]) + root @ rng.standard_normal(2)
         line = CalibrationLine(intercept, slope, LINE.covariance)
         scan = replace(base, by_estimator={"labbe": replace(found, values=drawn)})
@@ -220,7 +221,15 @@ def test_csf_calibrates_itself_and_scales_the_rest(image):
     assert pick(rows, "white", "both", reference="CSF")["tsc"] == pytest.approx(35.0, rel=5e-3)
 
 
-def test_what_a_region_shares_with_the_csf_reference_is_no_error_of_it(image):
+EXACT_PSF = PsfModel("acquisition", heads.ACQUISITION, relative_width_sd=0.0)
+
+
+def without_errors_of_anatomy(monkeypatch):
+    monkeypatch.setattr(fraction_errors, "BORDER_SD", 0.0)
+    monkeypatch.setattr(fraction_errors, "FLUID_SD", 0.0)
+
+
+def test_what_a_region_shares_with_the_csf_reference_is_no_error_of_it(image, monkeypatch):
     """All CSF is the reference of this head: whatever noise, motion and relaxation do, it has 140 by itself."""
     found = estimate(image - FLOOR, estimators=("labbe", "gtm"))
     rows = regional_table(found, {"CSF": csf_line(found, 140.0, 5.0)})
@@ -231,11 +240,13 @@ def test_what_a_region_shares_with_the_csf_reference_is_no_error_of_it(image):
     assert pick(rows, "white", "both", reference="CSF")["tsc_stderr"] > 5.0 * 35.0 / 140.0
 
     # One parameter wrong by a standard deviation: the change that it makes is the error that is stated.
+    without_errors_of_anatomy(monkeypatch)
     only = EXACT | {"CSF": replace(EXACT["CSF"], t2star_slow_sd_s=0.004)}
     quiet = {
         "noise": Noise(np.full(heads.SHAPE, 1e-4, np.float32)),
         "registration_sd_mm": 0.0,
         "estimators": ("labbe",),
+        "psf": EXACT_PSF,
     }
     ends = []
     for step in (-0.004, 0.0, 0.004):

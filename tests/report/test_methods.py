@@ -136,6 +136,15 @@ def test_what_was_found_on_the_way_is_said():
     assert "5.2 mm in GM, 5.3 mm in WM and 4.4 mm in CSF" in body({"psf": {"kind": "acquisition", "fwhm_mm": widths}})
 
 
+def test_the_psf_is_told_with_its_window_and_where_it_comes_from():
+    told = body({"psf": {"kind": "acquisition", "window": "a Hann window", "reason": "x, told from the noise"}})
+    assert "with a Hann window included" in told
+    assert "told from the power spectrum of the noise" in told
+    plain = body({"psf": {"kind": "acquisition", "window": "no window", "reason": "computed"}})
+    assert "window" not in plain
+    assert "images of a point that the user gave" in body({"psf": {"kind": "measured", "fwhm_mm": {"all": 6.0}}})
+
+
 def test_vendor_images_claim_no_reconstruction():
     text = build_methods({"recon": {"method": "vendor", "trajectory": "DA-3DPR", "n_coils": 32}})
     assert text.references == ()
