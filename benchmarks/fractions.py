@@ -4,9 +4,9 @@ Usage: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.fractions [
 
 A T1w image (bias of +-40 %, 3 % noise) and a sodium image (DA-3DPR, 3 mm, readout 10 ms, hardly any noise) are made
 from the phantom's head, whose fractions are known. The regional model is fitted with each set of fractions, true
-registration and true labels; what is left is the error of the fractions. Atropos works at 2 mm, after N4, and gets as
-priors the very template that the head was made of, which is the best that it can be given. CASES is a comma-separated
-choice of ``methods``, ``eyes``, ``heads``.
+registration and true labels; what is left is the error of the fractions, by ``labbe`` and by ``joint``. Atropos works
+at 2 mm, after N4, and gets as priors the very template that the head was made of, which is the best that it can be
+given. CASES is a comma-separated choice of ``methods``, ``eyes``, ``heads``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
 from sodium_prep.pvc.compartments import Compartments, build_compartments
 from sodium_prep.pvc.estimators import fit_mask, labbe
 from sodium_prep.pvc.forward import push_compartments
+from sodium_prep.pvc.fraction_errors import fraction_errors
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 
@@ -46,7 +47,7 @@ SODIUM_AFFINE[:3, 3] = (-94.5, -124.0, -84.0)
 OWN = {"ctx-lh-precentral": "precentral L", "ctx-rh-precentral": "precentral R", "Left-Hippocampus": "hippocampus L",
        "Right-Hippocampus": "hippocampus R", "ctx-lh-lateralorbitofrontal": "orbitofrontal L",
        "ctx-rh-lateralorbitofrontal": "orbitofrontal R"}  # fmt: skip
-NOISE_SD = 0.2
+NOISE_SD, USUAL_NOISE_SD = 0.2, 1.5
 CSF_IN_RIM = 0.6
 
 
@@ -161,28 +162,35 @@ def grouped(c: Compartments, *, only_regions: bool = False) -> tuple[Compartment
 ROWS = ["cortex", *OWN.values(), "wm", "deep_gm", "csf"]
 
 
-def errors(study: Study, fractions, **options) -> dict[str, float]:
-    """Error in % of each row, and the residual of the fit in mM."""
+def errors(study: Study, fractions, **options) -> tuple[dict[str, float], dict[str, float]]:
+    """Error in % of each row, and the residual of the fit in mM, by ``labbe`` and by ``joint``."""
     c = build_compartments(
         *fractions, study.brain, study.head, study.t1w, study.labels, load_atlas().table, study.affine, **options
     )
     c, truth = grouped(c)
-    blurred = push(c, "point" if study.affine[0, 0] == 1.0 else "mean")
+    kernel = "point" if study.affine[0, 0] == 1.0 else "mean"
+    blurred = push(c, kernel)
     mask = fit_mask(blurred, c.names, c.kinds, np.ones(SODIUM_SHAPE, bool))
-    noise = Noise(np.full(SODIUM_SHAPE, NOISE_SD, np.float32), None)
-    fit = labbe(blurred, study.sodium, mask, noise, c.kinds).fit()
-    found = dict(zip(c.names, fit.values, strict=True))
-    out = {name: 100 * (found[name] / value - 1) for name, value in zip(c.names, truth, strict=False)}
-    return out | {"residual": fit.residual_sd}
+    # As wide as in a usual scan: it weighs the errors of the fractions, and nothing else here.
+    noise = Noise(np.full(SODIUM_SHAPE, USUAL_NOISE_SD, np.float32), None)
+    plain = labbe(blurred, study.sodium, mask, noise, c.kinds).fit()
+    wrong = fraction_errors(c, plain.values, mask, lambda moved: push(moved, kernel)).at_borders
+    joint = labbe(blurred, study.sodium, mask, noise, c.kinds, errors=wrong).fit()
+    return tuple(
+        {name: 100 * (found / value - 1) for name, found, value in zip(c.names, fit.values, truth, strict=False)}
+        | {"residual": fit.residual_sd}
+        for fit in (plain, joint)
+    )
 
 
 def show(name: str, study: Study, fractions, extra: str = "", **options) -> None:
     """Print one line of the table."""
-    found = errors(study, fractions, **options)
+    plain, joint = errors(study, fractions, **options)
     ml = np.prod(np.diag(study.affine)[:3]) / 1000
     volumes = "/".join(f"{float(part.sum()) * ml:.0f}" for part in fractions)
-    line = "".join(f"{found.get(row, np.nan):+7.1f}" for row in ROWS)
-    print(f"{name:26}{line}   residual {found['residual']:.2f}   {volumes} ml  {extra}", flush=True)
+    for label, found, more in ((name, plain, f"{volumes} ml  {extra}"), ("  joint", joint, "")):
+        line = "".join(f"{found.get(row, np.nan):+7.1f}" for row in ROWS)
+        print(f"{label:26}{line}   residual {found['residual']:.2f}   {more}", flush=True)
 
 
 def children_cpu() -> float:

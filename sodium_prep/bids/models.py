@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.types import AllowInfNan, Strict, StringConstraints
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -191,13 +190,6 @@ class SodiumReference(_Block):
     def is_vial(self) -> bool:
         """Whether it stands beside the head rather than lying in it."""
         return self.matrix not in INTERNAL_MATRICES
-
-    @property
-    def unit_axis(self) -> NDArray[np.float64] | None:
-        """Direction of a cylinder, shape (3,), length 1; None for a ball."""
-        if self.axis is None:
-            return None
-        return np.asarray(self.axis, dtype=np.float64) / np.linalg.norm(self.axis)
 
     @property
     def relaxation(self) -> Relaxation | None:
