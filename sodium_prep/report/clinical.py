@@ -61,7 +61,7 @@ def _lesion(rows: Mapping[tuple[str, str], Mapping[str, Any]], how: str) -> dict
 def _sides(rows: Mapping[tuple[str, str], Mapping[str, Any]], how: str) -> dict[str, Any]:
     caption = (
         "Left against right: asymmetry index 200 (L - R) / (L + R) with its standard error, in which calibration and "
-        "whatever else both sides share cancel. Errors of the tissue fractions are not in it, and healthy brains are "
+        "whatever else both sides share cancel. Errors of the labels are not in it, and healthy brains are "
         "not symmetric either. " + how
     )
     printed = [
