@@ -31,7 +31,8 @@ from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.quant.geometry import ReferenceGeometry
 from sodium_prep.quant.references import clipped_voxels
 from sodium_prep.quant.vendor import clean_vendor_image
-from sodium_prep.regional.scan import Scan, mask_on_grid, quantify_scan
+from sodium_prep.regional.inputs import Scan, mask_on_grid
+from sodium_prep.regional.scan import quantify_scan
 
 ROWS = [("Cortex", "both"), ("WhiteMatter", "both"), ("Hippocampus", "L"), ("Hippocampus", "R"), ("CSF", "both")]
 

@@ -124,7 +124,7 @@ class Quantify(Step):
         from sodium_prep.anat.transforms import read_itk_affine
         from sodium_prep.quant.b1 import field_on_grid
         from sodium_prep.quant.references import clipped_voxels
-        from sodium_prep.regional.scan import Scan, mask_on_grid
+        from sodium_prep.regional.inputs import Scan, mask_on_grid
 
         image, affine = load_image(self.inputs.in_file)
         acquisition = acquisition_from(self.inputs.acquisition)
@@ -205,7 +205,7 @@ def _eyes(labels: Any, affine: Any, table: Any) -> Any:
     import numpy as np
 
     from sodium_prep.atlas.bundled import load_atlas
-    from sodium_prep.regional.scan import expected_eyes
+    from sodium_prep.regional.references import expected_eyes
 
     bundled = load_atlas()
     common = table.merge(bundled.table, on=["index", "name"])["index"].to_numpy()

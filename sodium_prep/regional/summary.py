@@ -12,7 +12,8 @@ from sodium_prep.physics.readout import describe_window
 from sodium_prep.physics.relaxation import Relaxation, Tissue
 from sodium_prep.physics.signal import signal_factor
 from sodium_prep.quant.references import ReferenceSignal
-from sodium_prep.regional.scan import Scan, ScanResult
+from sodium_prep.regional.inputs import Scan
+from sodium_prep.regional.scan import ScanResult
 
 _TISSUES: Final[tuple[Tissue, ...]] = ("GM", "WM", "CSF")
 _PROFILE_MM = np.linspace(0.0, 20.0, 161)

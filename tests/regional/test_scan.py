@@ -12,7 +12,9 @@ from sodium_prep.pvc.kspace import Spokes
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.recon.trajectory import radial_trajectory
-from sodium_prep.regional.scan import EYES_MM, Scan, _air, allowed_estimators, expected_eyes, mask_on_grid
+from sodium_prep.regional.inputs import Scan, mask_on_grid
+from sodium_prep.regional.references import EYES_MM, expected_eyes, measure_air
+from sodium_prep.regional.scan import allowed_estimators
 from tests.pvc import heads
 
 
@@ -91,7 +93,7 @@ def test_air_is_a_reference_in_real_images_only():
     def air_of(image):
         noise = Noise(np.full(shape, 2.0, np.float32))
         scan = Scan(image.astype(np.float32), affine, np.eye(4), noise, heads.ACQUISITION, None, head, head & False)
-        return _air(scan, (), notes)
+        return measure_air(scan, (), notes)
 
     mean, sd = air_of(parts[0])
     assert sd == pytest.approx(2.0 / np.sqrt(3e4), rel=0.5)
