@@ -204,6 +204,10 @@ def two_grids() -> None:
     print(f"stored: {blurred.nbytes / 1e6:.0f} MB of maps, {fractions.data.nbytes * 2 / 1e6:.0f} MB of fractions")
 
 
-if __name__ == "__main__":
+def main() -> None:
     one_grid()
     two_grids()
+
+
+if __name__ == "__main__":
+    main()
