@@ -125,6 +125,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "J Educ Stat 1981;6:107-128.",
         "10.3102/10769986006002107",
     ),
+    "henderson1975": Source(
+        "Henderson CR. Best linear unbiased estimation and prediction under a selection model. "
+        "Biometrics 1975;31:423-447.",
+        "10.2307/2529430",
+    ),
     "henschel2020": Source(
         "Henschel L, Conjeti S, Estrada S, Diers K, Fischl B, Reuter M. FastSurfer: a fast and accurate deep learning "
         "based neuroimaging pipeline. NeuroImage 2020;219:117012.",

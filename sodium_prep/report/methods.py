@@ -258,6 +258,11 @@ def _regional(step: Step) -> str:
         )
         if step.get("free_csf"):
             text += "CSF outside the brain mask entered as compartments of free concentration. "
+    if "joint" in estimators:
+        text += (
+            "In a second fit the errors of the tissue fractions at the borders of two tissues were random effects "
+            "{henderson1975}, estimated with the regional signals (joint). "
+        )
     if "gtm" in estimators:
         text += "The geometric transfer matrix {rousset1998} was solved for comparison. "
     if "kspace" in estimators:
