@@ -69,14 +69,14 @@ class _Regions:
 def correct_regions(args: argparse.Namespace) -> int:
     """Do what the options of ``sodium-prep-tools pvc`` say."""
     _check_options(args)
-    psf, source, field_t = _psf(args)
+    psf, source, known = _psf(args)
     image, grid = load_finite(args.image)
     regions = _read_regions(args.regions, grid)
     rows = _read_names(args.table) if args.table else {}
     regions, names, tissues = _described(regions, rows, args, needs_tissue=psf.kind == "acquisition")
     # A Gaussian is the same for every tissue.
     used: list[Tissue] = tissues if psf.kind == "acquisition" else ["GM"] * len(names)
-    relaxations = {tissue: tissue_relaxation(tissue, field_t) for tissue in set(used)}
+    relaxations = {tissue: known[tissue] for tissue in set(used)}
     model = SameGrid(regions.maps, grid.shape, grid.voxel_mm, psf, used, relaxations)
     together = "Merge regions, or leave out such as the image is too coarse for"
     if len(names) >= model.n_modes:
@@ -128,17 +128,24 @@ def _check_options(args: argparse.Namespace) -> None:
             raise UsageError(option, f"is {value:g}", f"Give a positive number in {unit}")
 
 
-def _psf(args: argparse.Namespace) -> tuple[PsfModel, dict[str, Any], float]:
-    """Model, what to say of it, and the field strength that relaxation times are for."""
+def _psf(args: argparse.Namespace) -> tuple[PsfModel, dict[str, Any], dict[Tissue, Relaxation]]:
+    """Model, what to say of it, and relaxation times, which a Gaussian does not depend on."""
     if args.psf is not None:
-        return PsfModel("gaussian", fwhm_mm=args.psf), {"kind": "gaussian", "fwhm_mm": args.psf}, 3.0
+        model = PsfModel("gaussian", fwhm_mm=args.psf)
+        return model, {"kind": "gaussian", "fwhm_mm": args.psf}, {"GM": tissue_relaxation("GM", 3.0)}
     sidecar = sidecar_from_files(args.sidecar, args.protocol)
-    facts = sidecar.acquisition()
+    facts, block = sidecar.acquisition(), sidecar.sodium_acquisition
+    for key, named in (("PointSpreadFunction", block.psf_files), ("NonlinearReconstruction", block.nonlinear)):
+        if named:
+            problem = f"has {key}, but here the point spread function is computed from the acquisition"
+            raise InputError(args.sidecar or args.protocol, problem, "Give --psf, the width of a Gaussian that holds")
     if not facts.psf_known:
         problem = f"does not tell the point spread function: {', '.join(facts.missing)} missing"
         raise InputError(args.sidecar or args.protocol, problem, "Add to SodiumAcquisition, or give --psf")
     record = {"kind": "acquisition", **asdict(facts.acquisition), "assumed": facts.assumed}
-    return PsfModel("acquisition", facts.acquisition), record, sidecar.field_strength_t
+    given, field_t = sidecar.relaxation_given(), sidecar.field_strength_t
+    known = {tissue: tissue_relaxation(tissue, field_t, given.get(tissue)) for tissue in TISSUES}
+    return PsfModel("acquisition", facts.acquisition), record, known
 
 
 def _read_regions(path: Path, grid: CheckedImage) -> _Regions:

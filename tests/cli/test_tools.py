@@ -143,6 +143,20 @@ def test_pvc_recovers_regions_through_the_physics(capsys, lone):
     assert set(record) >= set(rows[0])
 
 
+def test_pvc_takes_the_relaxation_times_of_a_protocol(capsys, lone):
+    """Fluid that is said to decay like tissue is imaged wider, so its estimated value rises."""
+    (lone / "study.toml").write_text("[Relaxation.CSF]\nT2starSlow = 0.01\nCitation = 'made up'\n")
+    values = []
+    for more in ([], ["--protocol", lone / "study.toml"]):
+        args = ["--table", lone / "names.tsv", "--sidecar", lone / "scan.json", *more, "--method", "labbe"]
+        code, _, err = _tool(
+            capsys, "pvc", lone / "image.nii.gz", lone / "labels.nii.gz", *args, "-o", lone / f"{len(more)}.tsv"
+        )
+        assert code == 0, err
+        values.append(next(float(r["value"]) for r in _rows(lone / f"{len(more)}.tsv") if r["index"] == "7"))
+    assert values[1] > values[0] + 5.0
+
+
 def test_pvc_reaches_the_published_case(capsys, tmp_path):
     """Simulated from labels at 1 mm: a Gaussian of full length leaves 0.28 % (least squares) and at most 0.51 %."""
     names = json.loads(shared_path("petpvc/regions_r36.json").read_text())
@@ -182,6 +196,12 @@ def _spoilt(lone, fault):
         sidecar = (lone / "scan.json").read_text()
         (lone / "bad.json").write_text(sidecar.replace('"ReadoutDuration": 0.01', '"DwellTime": 1e-5'))
         psf, more, named = ["--sidecar", lone / "bad.json"], ["--table", lone / "names.tsv"], "ReadoutDuration"
+    elif fault == "nonlinear":
+        sidecar = (lone / "scan.json").read_text()
+        (lone / "bad.json").write_text(
+            sidecar.replace('"ReadoutDuration"', '"NonlinearReconstruction": true, "ReadoutDuration"')
+        )
+        psf, more, named = ["--sidecar", lone / "bad.json"], ["--table", lone / "names.tsv"], "NonlinearReconstruction"
     elif fault == "input":
         more, named = ["--table", lone / "out.tsv"], "out.tsv"
     else:
@@ -193,7 +213,7 @@ def _spoilt(lone, fault):
 
 @pytest.mark.parametrize(
     ("fault", "expected"),
-    [(f, 3) for f in ("nan", "shape", "affine", "half", "sum", "twins", "row", "tissue", "readout")]
+    [(f, 3) for f in ("nan", "shape", "affine", "half", "sum", "twins", "row", "tissue", "readout", "nonlinear")]
     + [(f, 2) for f in ("input", "none", "both", "0", "-6")],
 )
 def test_pvc_refuses_in_one_line_and_writes_nothing(capsys, lone, fault, expected):
