@@ -103,12 +103,12 @@ class Scanner:
             out[tissue] = replace(r, **drawn)
         return out
 
-    def concentrations(self):
+    def concentrations(self, spread: float = 0.05):
         """Of every compartment; those without a name in the phantom's list are bone, skin and the like."""
         c = self.head
         usual = {"soft": CONCENTRATIONS_MM["soft"], "oute": 90.0, "rest": 3.0, "eye-": 113.0}
         base = [CONCENTRATIONS_MM.get(s) or usual[n[:4]] for s, n in zip(c.structures, c.names, strict=True)]
-        return np.array(base) * (1.0 + 0.05 * self.rng.standard_normal(len(base)))
+        return np.array(base) * (1.0 + spread * self.rng.standard_normal(len(base)))
 
     def changed_fractions(self, signals):
         """Signal density of each tissue with the fractions as they might be; flat, on the T1w grid."""
