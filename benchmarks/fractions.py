@@ -6,7 +6,7 @@ A T1w image (bias of +-40 %, 3 % noise) and a sodium image (DA-3DPR, 3 mm, reado
 from the phantom's head, whose fractions are known. The regional model is fitted with each set of fractions, true
 registration and true labels; what is left is the error of the fractions, by ``labbe`` and by ``joint``. Atropos works
 at 2 mm, after N4, and gets as priors the very template that the head was made of, which is the best that it can be
-given. CASES is a comma-separated choice of ``methods``, ``eyes``, ``heads``.
+given. CASES is a comma-separated choice of ``methods``, ``eyes``, ``heads``, or ``colin``: the methods on Colin27.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class Study:
 
 def main(voxel_mm: int, cases: list[str]) -> None:
     """Print one table per case."""
-    study = make_study(voxel_mm)
+    study = colin_study() if "colin" in cases else make_study(voxel_mm)
     print(f"T1w {voxel_mm} mm; error of regional TSC in %\n{'':26}" + "  ".join(f"{n[:4]}{n[-2:]:>3}" for n in ROWS))
-    if "methods" in cases:
+    if "methods" in cases or "colin" in cases:
         show("true fractions", study, (study.gm, study.wm, study.csf))
         for name, estimate in METHODS.items():
             started, before = time.process_time(), children_cpu()
@@ -104,6 +104,36 @@ def make_study(voxel_mm: int, *, bias: float = 0.4, noise: float = 0.03, seed: i
     return Study(t1w, affine, gm, wm, csf, (gm + wm + csf) > 0.5, inside, labels, sodium_image(part, head.affine))
 
 
+def colin_study(*, bias: float = 0.4, noise: float = 0.03, seed: int = 1) -> Study:
+    """A head of another anatomy: the fractions of Colin27's own T1w are the truth, and both images are made of them."""
+    from tests.anat.colin import colin27
+
+    (image, affine), (stripped, _) = colin27("ch2"), colin27("ch2bet")
+    brain, labels = stripped > 0, atlas_on(image.shape, affine)
+    own = tissue_fractions(
+        image.astype(np.float32), brain, affine, deep_grey=deep_labels(labels),
+        walls=ventricle_walls(labels, load_atlas().table, affine),
+    )  # fmt: skip
+    distance = ndimage.distance_transform_edt(~brain)
+    rim, scalp = (distance > 0) & (distance <= 3), (distance > 9) & (distance <= 14)
+    none = np.zeros(image.shape, np.float32)
+    part = {"gm": own.gm, "wm": own.wm, "csf": own.csf, "rim": rim.astype(np.float32), "vitreous": none,
+            "soft": scalp.astype(np.float32), "fat": none}  # fmt: skip
+    rng = np.random.default_rng(seed)
+    clean = 1000.0 * sum(np.float32(SIGNAL[name]) * part[name] for name in ("gm", "wm", "csf", "soft"))
+    clean += np.float32(1000.0 * SIGNAL["csf_outer"]) * ((distance > 0) & (distance <= 9))
+    t1w = scanned_t1w(clean, bias_field(image.shape, bias, rng), noise, rng).astype(np.float32)
+    head = distance <= 14
+    return Study(t1w, affine, own.gm, own.wm, own.csf, brain, head, labels, sodium_image(part, affine))
+
+
+def deep_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels of deep grey matter, 0 elsewhere."""
+    table = load_atlas().table
+    deep = np.isin(labels, table.loc[table["structure"] == "deep_gm", "index"])
+    return np.where(deep, labels, 0).astype(np.int32)
+
+
 def atlas_on(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     """The bundled atlas on a grid shifted by whole voxels."""
     atlas = load_atlas()
@@ -119,7 +149,7 @@ def sodium_image(part: dict[str, np.ndarray], affine: np.ndarray) -> np.ndarray:
     """What the acquisition shows of the true head, one concentration per structure."""
     brain = part["gm"] + part["wm"] + part["csf"]
     true = build_compartments(
-        part["gm"], part["wm"], part["csf"], brain > 0.5, None, np.zeros_like(brain), atlas_on(SHAPE, affine),
+        part["gm"], part["wm"], part["csf"], brain > 0.5, None, np.zeros_like(brain), atlas_on(brain.shape, affine),
         load_atlas().table, affine, shell_patches=1, rest_patches=1, reach_mm=4.0,
     )  # fmt: skip
     regions, values = grouped(true, only_regions=True)
@@ -201,11 +231,9 @@ def children_cpu() -> float:
 
 def ours(study: Study):
     """Our joint estimate."""
-    table = load_atlas().table
-    deep = np.isin(study.labels, table.loc[table["structure"] == "deep_gm", "index"])
     found = tissue_fractions(
-        study.t1w, study.brain, study.affine, deep_grey=np.where(deep, study.labels, 0).astype(np.int32),
-        walls=ventricle_walls(study.labels, table, study.affine),
+        study.t1w, study.brain, study.affine, deep_grey=deep_labels(study.labels),
+        walls=ventricle_walls(study.labels, load_atlas().table, study.affine),
     )  # fmt: skip
     return found.gm, found.wm, found.csf
 
