@@ -166,6 +166,7 @@ def test_map_in_a_template_of_ones_own_lies_where_the_template_lies(root, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_sessions_of_a_participant_have_the_same_regions(root, tmp_path):
     place = tmp_path / "place"
     turn = np.eye(4)

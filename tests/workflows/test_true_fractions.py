@@ -26,6 +26,7 @@ def test_without_noise_regions_are_true_within_one_percent(tmp_path):
     assert raw["Cortex"].error > 0.10
 
 
+@pytest.mark.thorough
 def test_k_space_of_two_sessions_with_one_vial_and_noise(tmp_path):
     study = make_study(
         tmp_path / "study", participants=1, protocol="fast", sessions=2, kspace=True, images=False, vials=VIALS[2:3],
@@ -38,6 +39,7 @@ def test_k_space_of_two_sessions_with_one_vial_and_noise(tmp_path):
         assert all(value.held for value in found.values()), found
 
 
+@pytest.mark.thorough
 def test_two_runs_of_magnitude_images_with_noise(tmp_path):
     study = make_study(tmp_path / "study", participants=1, protocol="fast", runs=2, seed=8)
     process(study, tmp_path / "out", *_given(study))
