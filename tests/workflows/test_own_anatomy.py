@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def test_own_segmentation_stays_within_six_percent(tmp_path):
     study = make_study(tmp_path / "study", participants=1, protocol="fast", t1w_bias=0.2, t1w_noise=0.03, seed=9)
-    process(study, tmp_path / "out")
+    process(study, tmp_path / "out", "--fast-registration")
     for side in ("L", "R", "both"):
         found = compare(tmp_path / "out", tmp_path / "study-truth", "sub-01", side=side)
         assert {name: value.error for name, value in found.items() if abs(value.error) > 0.06} == {}
