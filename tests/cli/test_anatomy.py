@@ -207,6 +207,7 @@ def test_sessions_of_a_participant_have_the_same_regions(root, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_head_with_left_and_right_swapped_is_refused_alone(root, tmp_path):
     place = tmp_path / "place"
     shutil.copytree(root / "raw", place / "raw")
