@@ -333,12 +333,7 @@ def regional_signals(
         else:
             matrix = gtm(blurred, fractions, image, mask, noise, compartments.kinds)
             found[name] = _corrected(scan, [matrix.fit(d.membership) for d in designs], [f.misfit for f in fits])
-    sds: dict[Parameter, float] = {PSF_WIDTH: psf.relative_width_sd}
-    wide = {tissue: widening(acquisition, relaxation) for tissue, relaxation in present.items()}
-    sds |= {
-        (t, p): wide[t] * float(getattr(relaxation, sd)) for t, relaxation in present.items() for p, sd in _SDS.items()
-    }
-    sds |= {(tissue, "b1_plus"): b1_plus_sd for tissue in present}
+    sds = _shared_sds(acquisition, present, psf, b1_plus_sd)
     residual = np.where(mask, image - prediction, np.nan).astype(np.float32)
     return RegionalSignals(
         regions, found, means, volumes, composition, *_signal_sources(scan, means, fits), sds,
@@ -346,6 +341,18 @@ def regional_signals(
         first.misfit, first.residual_sd, first.noise_sd, first.condition, residual, prediction,
         _voxelwise(corrector, maps, notes), tuple(notes),
     )  # fmt: skip
+
+
+def _shared_sds(
+    acquisition: Acquisition, relaxations: Mapping[Tissue, Relaxation], psf: PsfModel, b1_plus_sd: float
+) -> dict[Parameter, float]:
+    """Standard deviation of each parameter that scans share."""
+    out: dict[Parameter, float] = {PSF_WIDTH: psf.relative_width_sd}
+    for tissue, relaxation in relaxations.items():
+        wide = widening(acquisition, relaxation)
+        out |= {(tissue, p): wide * float(getattr(relaxation, sd)) for p, sd in _SDS.items()}
+        out[tissue, "b1_plus"] = b1_plus_sd
+    return out
 
 
 def _voxelwise(corrector: Corrector, wanted: Sequence[MapName], notes: list[str]) -> CorrectedMaps:
