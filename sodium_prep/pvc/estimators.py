@@ -72,8 +72,15 @@ class RegionValues:
 
 @dataclass(frozen=True)
 class RegionFit(RegionValues):
-    """Regional signals with the system that they solve, for what else is to be known of them."""
+    """Regional signals with the system that they solve, for what else is to be known of them.
 
+    Attributes
+    ----------
+    random_effects : (r,)
+        As fitted; none without any.
+    """
+
+    random_effects: Array
     _operator: Array = field(repr=False)
     _pull: Array = field(repr=False)
     _system: RegionalSystem = field(repr=False)
@@ -170,19 +177,20 @@ class RegionalSystem:
         n_random = self.random_sds.size
         fixed = np.eye(len(self.nuisance)) if membership is None else np.asarray(membership, np.float64)
         m = scipy.linalg.block_diag(fixed, np.eye(n_random))
-        operator, inflation, condition = solve_merged(self.matrix, m, self.nuisance, self._norms, self._penalties)
+        operator, inflation, condition = solve_merged(self.matrix, m, self.nuisance, self._norms, self.penalties)
         held = NUISANCE_RIDGE * np.diag(self.matrix) * np.pad(self.centre * self.nuisance, (0, n_random))
         values = operator @ (self.right + held)
         # A random effect is pulled to zero, so that a part of it stays in the regions.
-        pull = operator[:, len(self.nuisance) :] * (self._penalties * self.random_sds)
+        pull = operator[:, len(self.nuisance) :] * (self.penalties * self.random_sds)
         covariance = operator @ self.noise_matrix @ operator.T + pull @ pull.T
         # Least squares leaves tr C - tr (B C B^T)(B B^T)^-1, taken to be spread like the variance itself.
         taken = float(np.sum(np.nan_to_num(operator).T * (self.noise_matrix @ m)))
         judged = self.judge(m @ np.nan_to_num(values), taken)
         kept = slice(0, fixed.shape[1])
         return RegionFit(
-            values[kept], covariance[kept, kept], inflation[kept], condition, *judged, operator[kept], pull[kept], self
-        )
+            values[kept], covariance[kept, kept], inflation[kept], condition, *judged, values[fixed.shape[1] :],
+            operator[kept], pull[kept], self,
+        )  # fmt: skip
 
     def judge(self, fine: Array, taken: float = 0.0) -> tuple[float, float, float]:
         """Misfit, residual and noise in the core for some signals of the compartments.
@@ -206,13 +214,13 @@ class RegionalSystem:
 
         Columns that are not in the fitted voxels are zero.
         """
-        found = solve_merged(self.matrix, np.eye(len(self.matrix)), self.nuisance, self._norms, self._penalties)
+        found = solve_merged(self.matrix, np.eye(len(self.matrix)), self.nuisance, self._norms, self.penalties)
         operator = np.nan_to_num(found[0])
         values = operator @ self.right
         return operator, values, self.image - weighted_sum(values, self.blurred)
 
     @cached_property
-    def _penalties(self) -> Array:
+    def penalties(self) -> Array:
         """Variance of the noise, in the frequencies that hold the signal, over that of each random effect."""
         variance = float(np.mean(self.noise.sd[self.mask].astype(np.float64) ** 2))
         spectrum = self.noise.spectrum

@@ -9,8 +9,8 @@ the other more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -26,9 +26,36 @@ FLUID_SD: Final = 0.003
 """Standard deviation of the fraction of fluid in voxels that pass for pure grey matter, for T1w voxels of 1 mm. It
 grows with the area of a voxel's face: the wider the voxel, the thicker the layer of fluid that it hides."""
 BORDERS: Final[tuple[tuple[Tissue, Tissue], ...]] = (("GM", "WM"), ("CSF", "GM"))
+WAYS: Final = ("", *(f", slope along axis {axis}" for axis in (1, 2, 3)))
 FLUID: Final = "fluid in grey matter"
 _BOTH: Final = 0.02
 _WITHOUT_FLUID: Final = ("deep_gm", "lesion")
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The ways in which the amount of an error varies over the head: not at all, and evenly along each axis.
+
+    Attributes
+    ----------
+    low, high : (3,)
+        Voxels of the native grid between which a slope runs from -1 to 1; it is level beyond.
+    """
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+
+    @classmethod
+    def over(cls, mask: NDArray[np.bool_]) -> Slopes:
+        """Over the extent of a mask."""
+        inside = np.argwhere(mask)
+        return cls(inside.min(axis=0), inside.max(axis=0))
+
+    def at(self, voxels: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Each of :data:`WAYS` at native voxel coordinates (3, n): (4, n)."""
+        middle, half = (self.low + self.high) / 2.0, np.maximum((self.high - self.low) / 2.0, 0.5)
+        slope = np.clip((voxels - middle[:, None]) / half[:, None], -1.0, 1.0)
+        return np.asarray(np.concatenate([np.ones_like(slope[:1]), slope]), np.float32)
 
 
 @dataclass(frozen=True)
@@ -89,12 +116,13 @@ def fraction_errors(
     moved = moved_volumes(compartments, values)
     base = push(moved)
     base = base[::2] - base[1::2]
-    slopes = _slopes(mask)
+    slopes = Slopes.over(mask)
+    every = slopes.at(np.indices(mask.shape, np.float32).reshape(3, -1))
     names: list[str] = []
     images: list[NDArray[np.float32]] = []
     sds: list[float] = []
     for (lower, upper), image in zip(BORDERS, base, strict=False):
-        for way, slope in slopes.items():
+        for way, slope in zip(WAYS, every, strict=True):
             names.append(f"{lower}-{upper} border{way}")
             images.append(image * slope)
             sds.append(BORDER_SD)
@@ -128,6 +156,51 @@ def moved_volumes(compartments: Compartments, values: NDArray[np.floating]) -> C
     return out
 
 
+def with_borders_moved(
+    compartments: Compartments,
+    amounts: NDArray[np.floating],
+    slopes: Slopes,
+    to_native: NDArray[np.floating],
+) -> Compartments:
+    """Compartments after their borders have moved.
+
+    Parameters
+    ----------
+    amounts : (2, 4)
+        Fraction that passes from the lower to the upper tissue of each of :data:`BORDERS`, in voxels that hold both,
+        for each of :data:`WAYS`. No more passes than there is.
+    to_native : (4, 4)
+        From voxels of the T1w grid to those that ``slopes`` counts in.
+
+    Returns
+    -------
+    The same compartments; those of one tissue in a voxel keep their shares of it.
+    """
+    c = compartments
+    before = {tissue: _share(c, tissue) for tissue in ("GM", "WM", "CSF")}
+    after = {tissue: share.copy() for tissue, share in before.items()}
+    for (lower, upper), amount in zip(BORDERS, amounts, strict=True):
+        at = np.flatnonzero((before[lower] > _BOTH) & (before[upper] > _BOTH))
+        places = to_native[:3, :3] @ np.stack(np.unravel_index(at, c.shape)) + to_native[:3, 3:]
+        passed = np.clip(amount @ slopes.at(places), -after[upper][at], after[lower][at])
+        after[lower][at] -= passed
+        after[upper][at] += passed
+    weights = [
+        weight * (after[tissue][at] / before[tissue][at]) if tissue in after else weight
+        for tissue, at, weight in zip(c.tissues, c.voxels, c.weights, strict=True)
+    ]
+    return replace(c, weights=weights)
+
+
+def _share(c: Compartments, tissue: Tissue) -> NDArray[np.float32]:
+    """Share of a tissue in each voxel of the T1w grid, flat. Fluid outside the brain counts."""
+    share = np.zeros(int(np.prod(c.shape)), np.float32)
+    for own, at, weight in zip(c.tissues, c.voxels, c.weights, strict=True):
+        if own == tissue:
+            share[at] += weight
+    return share
+
+
 def _share_and_signal(
     c: Compartments, values: NDArray[np.floating], tissue: Tissue, members: list[int] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -142,17 +215,3 @@ def _share_and_signal(
             share[c.voxels[i]] += c.weights[i]
             signal[c.voxels[i]] += c.weights[i] * np.float32(np.nan_to_num(values[i]))
     return share, signal
-
-
-def _slopes(mask: NDArray[np.bool_]) -> Mapping[str, NDArray[np.float32]]:
-    """One, and the three coordinates of the native grid from -1 to 1 over the mask; flat."""
-    inside = np.argwhere(mask)
-    low, high = inside.min(axis=0), inside.max(axis=0)
-    out = {"": np.ones(mask.size, np.float32)}
-    for axis, n in enumerate(mask.shape):
-        line = np.clip(2.0 * (np.arange(n) - low[axis]) / max(high[axis] - low[axis], 1) - 1.0, -1.0, 1.0)
-        shape = [-1 if a == axis else 1 for a in range(3)]
-        out[f", slope along axis {axis + 1}"] = (
-            np.broadcast_to(line.reshape(shape), mask.shape).reshape(-1).astype(np.float32)
-        )
-    return out

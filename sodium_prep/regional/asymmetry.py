@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sodium_prep.atlas.groups import parcel_name
 from sodium_prep.quant.calibration import CalibrationLine
 from sodium_prep.regional.designs import Region
-from sodium_prep.regional.signals import Parameter, Signals
+from sodium_prep.regional.estimates import Parameter, Signals
 
 Array = NDArray[np.float64]
 

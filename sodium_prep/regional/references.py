@@ -28,9 +28,7 @@ from sodium_prep.quant.references import (
 )
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.regional.inputs import Scan
-from sodium_prep.regional.signals import (
-    RegionalSignals,
-)
+from sodium_prep.regional.signals import RegionalSignals
 from sodium_prep.regional.table import csf_line
 
 Array = NDArray[np.float64]

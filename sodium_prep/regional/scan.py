@@ -20,9 +20,7 @@ from sodium_prep.pvc.refine import refine_rigid
 from sodium_prep.quant.calibration import CalibrationLine
 from sodium_prep.quant.geometry import ReferenceGeometry
 from sodium_prep.quant.receive import divide_profile
-from sodium_prep.quant.references import (
-    ReferenceSignal,
-)
+from sodium_prep.quant.references import ReferenceSignal
 from sodium_prep.quant.relaxation_error import relaxation_sensitivity
 from sodium_prep.quant.tscmap import tsc_map
 from sodium_prep.regional.further import MAP_NAMES, CorrectedMaps

@@ -16,8 +16,9 @@ from sodium_prep.quant.calibration import (
     predict_concentration,
 )
 from sodium_prep.regional.asymmetry import asymmetry, concentrations_over_gain, ratio, side_pairs
+from sodium_prep.regional.estimates import Signals
 from sodium_prep.regional.lesion import mirror_weights
-from sodium_prep.regional.signals import EstimatorName, RegionalSignals, Signals
+from sodium_prep.regional.signals import EstimatorName, RegionalSignals
 
 TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
     "index": {"Description": "Label of the region in the atlas; n/a for regions that are merged or without a label"},

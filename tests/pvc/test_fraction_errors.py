@@ -9,7 +9,8 @@ from sodium_prep.physics.relaxation import tissue_relaxation
 from sodium_prep.pvc.compartments import Compartments
 from sodium_prep.pvc.estimators import fit_mask, labbe
 from sodium_prep.pvc.forward import push_compartments
-from sodium_prep.pvc.fraction_errors import BORDER_SD, FLUID, FLUID_SD, fraction_errors
+from sodium_prep.pvc.fraction_errors import BORDER_SD, FLUID, FLUID_SD, Slopes, fraction_errors, with_borders_moved
+from sodium_prep.pvc.joint import joint_model
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.recon.noise import noise_power_spectrum
@@ -107,6 +108,58 @@ def test_joint_fit_gains_what_its_covariance_says(model):
         np.testing.assert_allclose(seen[name] / sd, 1.0, atol=0.25)  # an sd of 100 draws has 7 %
     cortex = head.names.index("cortex")
     assert seen["joint"][cortex] < 0.6 * seen["plain"][cortex]
+
+
+TO_NATIVE = np.linalg.solve(heads.AFFINE, np.linalg.solve(heads.rigid(), heads.T1W_AFFINE))
+
+
+def volumes(head):
+    """Each compartment on the whole grid."""
+    out = np.zeros((len(head.names), int(np.prod(head.shape))))
+    for row, voxels, weights in zip(out, head.voxels, head.weights, strict=True):
+        row[voxels] = weights
+    return out
+
+
+@pytest.mark.parametrize(("pair", "lower", "upper"), [(0, "GM", "WM"), (1, "CSF", "GM")])
+def test_borders_move_by_the_amount_and_no_further_than_there_is_tissue(model, pair, lower, upper):
+    head, mask = model[0], model[4]
+    amounts = np.zeros((2, 4))
+    amounts[pair, 0] = 0.01
+    few = volumes(with_borders_moved(head, amounts, Slopes.over(mask), TO_NATIVE))
+    np.testing.assert_allclose(few, volumes(moved(head, lower, upper, 0.01)), atol=1e-6)
+    amounts[:] = [[0.5, 0.3, 0.0, 0.0], [-0.6, 0.0, 0.0, 0.2]]
+    many = volumes(with_borders_moved(head, amounts, Slopes.over(mask), TO_NATIVE))
+    assert many.min() >= 0.0
+    np.testing.assert_allclose(many.sum(axis=0), volumes(head).sum(axis=0), atol=1e-5)
+
+
+def thin_cortex():
+    """The analytic head with a cortex of 3 mm, most of which shares its voxels with a neighbour."""
+    inner = heads.Ellipsoid((0.0, 0.0, 0.0), (52.0, 67.0, 52.0))
+    parts = dict(heads.PARTS)
+    parts["cortex"] = (*parts["cortex"][:5], [inner])
+    parts["white"] = (*parts["white"][:4], [inner], parts["white"][5])
+    return heads.analytic_compartments(parts)
+
+
+def test_joint_model_finds_borders_that_are_far_off(model):
+    """Fractions ten standard deviations off, which one linear step overshoots."""
+    _, values, push, _, mask, noise, _ = model
+    head = thin_cortex()
+    wrong = np.array([[0.05, 0.0, 0.03, 0.0], [-0.6, 0.1, 0.0, 0.0]])
+    true = with_borders_moved(head, wrong, Slopes.over(mask), TO_NATIVE)
+    image, blurred = (values @ push(true)).reshape(heads.SHAPE), push(head)
+    found = joint_model(head, blurred, image, mask, noise, np.eye(len(head.names)), push, TO_NATIVE)
+    plain = labbe(blurred, image, mask, noise, head.kinds).fit()
+    derivatives = fraction_errors(head, plain.values, mask, push).at_borders
+    once = labbe(blurred, image, mask, noise, head.kinds, errors=derivatives).fit()
+    cortex = head.names.index("cortex")
+    error = [abs(fit.values[cortex] / values[cortex] - 1.0) for fit in (plain, once, found.system.fit())]
+    assert error[0] > 0.1
+    assert error[2] < 0.01
+    assert error[2] < 0.3 * error[1]
+    assert np.all(np.diff(found.objective) < 0.0)
 
 
 def test_joint_fit_of_a_right_model_changes_nothing(model):

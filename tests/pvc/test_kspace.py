@@ -16,7 +16,8 @@ from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.recon.gridding import grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import trajectory_noise_spectrum
 from sodium_prep.recon.trajectory import radial_trajectory
-from sodium_prep.regional.signals import PSF_WIDTH, regional_signals
+from sodium_prep.regional.estimates import PSF_WIDTH
+from sodium_prep.regional.signals import regional_signals
 from tests.pvc.heads import rigid
 
 ACQUISITION = Acquisition(0.0005, 0.12, 90.0, 3.0, "DA-3DPR", 0.010, (8.0, 8.0, 8.0), 0.3)

@@ -13,7 +13,8 @@ from sodium_prep.pvc.sensitivity import motion_covariance
 from sodium_prep.quant.calibration import CalibrationLine
 from sodium_prep.regional.asymmetry import asymmetry, concentrations_over_gain, ratio, side_pairs
 from sodium_prep.regional.designs import Region, build_designs
-from sodium_prep.regional.signals import Signals, regional_signals
+from sodium_prep.regional.estimates import Signals
+from sodium_prep.regional.signals import regional_signals
 from sodium_prep.regional.table import regional_table
 from tests.pvc import heads
 from tests.regional.test_table import (

@@ -14,7 +14,8 @@ from sodium_prep.pvc.psf import PsfModel
 from sodium_prep.quant.calibration import CalibrationLine
 from sodium_prep.recon.noise import noise_power_spectrum
 from sodium_prep.regional.designs import build_designs
-from sodium_prep.regional.signals import PSF_WIDTH, Signals, regional_signals
+from sodium_prep.regional.estimates import PSF_WIDTH, Signals
+from sodium_prep.regional.signals import regional_signals
 from sodium_prep.regional.table import TABLE_COLUMNS, csf_line, regional_table
 from tests.pvc import heads
 
