@@ -18,7 +18,7 @@ Registration = Literal["ants", "greedy"]
 RegionPreset = Literal["main", "lobes", "ad", "als", "epilepsy", "deepgrey"]
 
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
-DEFAULT_ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe")
+DEFAULT_ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "joint")
 CHECKS: tuple[Check, ...] = ("sides",)
 RECEIVE_PROFILES: tuple[ReceiveProfile, ...] = ("auto", "pair", "reciprocity", "fit", "none")
 REFERENCES: tuple[ReferenceName, ...] = ("vials", "CSF", "vitreous")

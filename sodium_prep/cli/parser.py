@@ -112,7 +112,7 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
         "--pvc",
         nargs="+",
         choices=ESTIMATORS,
-        help="partial volume correction (default: none gtm labbe; 'none', the uncorrected mean, is always "
+        help="partial volume correction (default: none gtm labbe joint; 'none', the uncorrected mean, is always "
         "reported). rows in the table: gtm, labbe, joint, kspace (raw data, takes minutes), mg, iy, mlts; "
         "voxel-wise maps: mg, rbv, mtc, iy, rl, vc, mlts",
     )

@@ -72,15 +72,8 @@ class RegionValues:
 
 @dataclass(frozen=True)
 class RegionFit(RegionValues):
-    """Regional signals with the system that they solve, for what else is to be known of them.
+    """Regional signals with the system that they solve, for what else is to be known of them."""
 
-    Attributes
-    ----------
-    random_effects : (r,)
-        As fitted; none without any.
-    """
-
-    random_effects: Array
     _operator: Array = field(repr=False)
     _pull: Array = field(repr=False)
     _system: RegionalSystem = field(repr=False)
@@ -174,23 +167,31 @@ class RegionalSystem:
         -------
         Fit with k columns: the same as with blurred maps added up beforehand, without touching an image again.
         """
-        n_random = self.random_sds.size
-        fixed = np.eye(len(self.nuisance)) if membership is None else np.asarray(membership, np.float64)
-        m = scipy.linalg.block_diag(fixed, np.eye(n_random))
-        operator, inflation, condition = solve_merged(self.matrix, m, self.nuisance, self._norms, self.penalties)
-        held = NUISANCE_RIDGE * np.diag(self.matrix) * np.pad(self.centre * self.nuisance, (0, n_random))
-        values = operator @ (self.right + held)
+        m, operator, values, inflation, condition = self._solved(membership)
         # A random effect is pulled to zero, so that a part of it stays in the regions.
         pull = operator[:, len(self.nuisance) :] * (self.penalties * self.random_sds)
         covariance = operator @ self.noise_matrix @ operator.T + pull @ pull.T
         # Least squares leaves tr C - tr (B C B^T)(B B^T)^-1, taken to be spread like the variance itself.
         taken = float(np.sum(np.nan_to_num(operator).T * (self.noise_matrix @ m)))
         judged = self.judge(m @ np.nan_to_num(values), taken)
-        kept = slice(0, fixed.shape[1])
+        kept = slice(0, len(values) - self.random_sds.size)
         return RegionFit(
-            values[kept], covariance[kept, kept], inflation[kept], condition, *judged, values[fixed.shape[1] :],
-            operator[kept], pull[kept], self,
-        )  # fmt: skip
+            values[kept], covariance[kept, kept], inflation[kept], condition, *judged, operator[kept], pull[kept], self
+        )
+
+    def estimate(self, membership: NDArray[np.floating] | None = None) -> tuple[Array, Array]:
+        """Values of the columns (k,), NaN where there is no signal, and random effects (r,), without their errors."""
+        values = self._solved(membership)[2]
+        return values[: len(values) - self.random_sds.size], values[len(values) - self.random_sds.size :]
+
+    def _solved(self, membership: NDArray[np.floating] | None) -> tuple[Array, Array, Array, Array, float]:
+        """Membership with the random effects, operator, values, inflation and condition."""
+        n_random = self.random_sds.size
+        fixed = np.eye(len(self.nuisance)) if membership is None else np.asarray(membership, np.float64)
+        m = scipy.linalg.block_diag(fixed, np.eye(n_random))
+        operator, inflation, condition = solve_merged(self.matrix, m, self.nuisance, self._norms, self.penalties)
+        held = NUISANCE_RIDGE * np.diag(self.matrix) * np.pad(self.centre * self.nuisance, (0, n_random))
+        return m, operator, operator @ (self.right + held), inflation, condition
 
     def judge(self, fine: Array, taken: float = 0.0) -> tuple[float, float, float]:
         """Misfit, residual and noise in the core for some signals of the compartments.

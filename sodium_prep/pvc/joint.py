@@ -85,8 +85,7 @@ def joint_model(
     voxels = np.flatnonzero(mask)
     amounts = np.zeros((len(BORDERS), len(WAYS)))
     plain = labbe(blurred, image, mask, noise, compartments.kinds, core)
-    fit = plain.fit(membership)
-    fine = membership @ np.nan_to_num(fit.values)
+    fine = membership @ np.nan_to_num(plain.estimate(membership)[0])
     objective = [float(np.sum((plain.image - fine @ plain.blurred) ** 2))]
     for step in range(_STEPS + 1):
         errors = fraction_errors(compartments, fine, mask, push)
@@ -97,13 +96,13 @@ def joint_model(
         here = JointModel(amounts, compartments, blurred, errors, system, tuple(objective))
         if step == _STEPS or (step and objective[-1] > (1.0 - _CONVERGED) * objective[-2]):
             break
-        wanted = system.fit(membership).random_effects.reshape(amounts.shape)
+        wanted = system.estimate(membership)[1].reshape(amounts.shape)
         for halving in range(_HALVINGS):
             trial = amounts + (wanted - amounts) / 2**halving
             compartments = with_borders_moved(original, trial, slopes, to_native)
             blurred = push(compartments)
             plain = labbe(blurred, image, mask, noise, compartments.kinds, core)
-            fine = membership @ np.nan_to_num(plain.fit(membership).values)
+            fine = membership @ np.nan_to_num(plain.estimate(membership)[0])
             residual = float(np.sum((plain.image - fine @ plain.blurred) ** 2))
             found = residual + float(system.penalties @ trial.reshape(-1) ** 2)
             if found < objective[-1]:

@@ -195,6 +195,13 @@ def quantify_scan(
         notes.append("There is no reference, so nothing is given in mmol/L.")
     tsc, stderr, corrected = _maps(scan, compartments, relaxations, lines, signals)
     table = regional_table(signals, lines)
+    doubted = sorted({row["name"] for row in table if row["index"] is None and "fractions" in row["flag"].split("+")})
+    if doubted:
+        notes.append(
+            f"Tissue fractions are doubtful ({', '.join(doubted)}): with tissue borders fitted to the sodium image "
+            "(rows of the estimator joint) values are others, beyond the error of the fractions. Look at the "
+            "segmentation."
+        )
     return ScanResult(
         signals,
         measured,

@@ -93,6 +93,8 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
             "ill-determined": "the data do not tell it from its neighbours",
             "uncertain": "standard error within the scan above 25 %",
             "misfit": "the model leaves more than twice the expected noise",
+            "fractions": "with tissue borders fitted to the sodium image (joint) the value is another, by more than "
+            "three standard errors within the scan",
         },
     },
 }
@@ -101,6 +103,7 @@ TABLE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
 _CUT: Final = 0.9
 _UNCERTAIN: Final = 0.25
 _MISFIT: Final = 4.0
+_DOUBTED: Final = 3.0
 
 
 def csf_line(signals: RegionalSignals, concentration_mM: float, concentration_sd_mM: float) -> CalibrationLine:
@@ -182,7 +185,8 @@ def _rows(
     within = within_sd / gain
     means = signals.means
     uncorrected = estimator == "none"
-    joint = concentrations_over_gain(found, signals.shared_sd, line)
+    over_gain = concentrations_over_gain(found, signals.shared_sd, line)
+    doubted = _doubted(signals, estimator, found)
     pairs, mirror = side_pairs(signals.regions), mirror_weights(signals.regions, signals.volumes_mm3)
     out = []
     for i, region in enumerate(signals.regions):
@@ -211,11 +215,12 @@ def _rows(
             "spill_in_fraction": float(signals.spill_in[i]),
             "csf_signal_fraction": float(signals.csf_signal[i]),
         }
-        index, index_sd = asymmetry(*joint, *pairs[i]) if i in pairs else (None, None)
+        index, index_sd = asymmetry(*over_gain, *pairs[i]) if i in pairs else (None, None)
         row |= {"asymmetry": index, "asymmetry_stderr": index_sd}
-        over, over_sd = ratio(*joint, np.eye(len(found.values))[i], mirror[i]) if i in mirror else (None, None)
+        over, over_sd = ratio(*over_gain, np.eye(len(found.values))[i], mirror[i]) if i in mirror else (None, None)
         row |= {"mirror_ratio": over, "mirror_ratio_stderr": over_sd}
-        row["flag"] = _flag(row, bool(found.ill_determined[i]), signals.misfit, corrected=not uncorrected)
+        ill, wrong = bool(found.ill_determined[i]), bool(doubted[i])
+        row["flag"] = _flag(row, ill, signals.misfit, wrong, corrected=not uncorrected)
         out.append((id(region), row))
     return out
 
@@ -224,7 +229,16 @@ def _share(composition: Mapping[Any, NDArray[np.float64]], tissue: str, row: int
     return float(composition[tissue][row]) if tissue in composition else 0.0
 
 
-def _flag(row: Mapping[str, Any], ill_determined: bool, misfit: float, *, corrected: bool) -> str:
+def _doubted(signals: RegionalSignals, estimator: EstimatorName, found: Signals) -> NDArray[np.bool_]:
+    """Where least squares with fractions as given contradicts the fit that may change them."""
+    joint = signals.by_estimator.get("joint")
+    if joint is None or estimator not in ("labbe", "gtm"):
+        return np.zeros(len(found.values), bool)
+    within_sd = np.sqrt(np.diag(found.covariance))
+    return np.asarray(np.abs(found.values - joint.values) > _DOUBTED * within_sd)
+
+
+def _flag(row: Mapping[str, Any], ill_determined: bool, misfit: float, doubted: bool, *, corrected: bool) -> str:
     if not np.isfinite(row["tsc"]):
         return "absent"
     found = [
@@ -234,6 +248,7 @@ def _flag(row: Mapping[str, Any], ill_determined: bool, misfit: float, *, correc
             ("ill-determined", ill_determined),
             ("uncertain", row["tsc_stderr_within"] > _UNCERTAIN * abs(row["tsc"])),
             ("misfit", corrected and misfit > _MISFIT),
+            ("fractions", doubted),
         )
         if holds
     ]

@@ -109,6 +109,15 @@ def analytic_compartments(parts=PARTS):
     return out
 
 
+def thin_cortex():
+    """The analytic head with a cortex of 3 mm, most of which shares its voxels with a neighbour."""
+    inner = Ellipsoid((0.0, 0.0, 0.0), (52.0, 67.0, 52.0))
+    parts = dict(PARTS)
+    parts["cortex"] = (*parts["cortex"][:5], [inner])
+    parts["white"] = (*parts["white"][:4], [inner], parts["white"][5])
+    return analytic_compartments(parts)
+
+
 def analytic_image(
     amounts, parts=PARTS, sodium_to_t1w=None, shape=SHAPE, affine=AFFINE, acquisition=ACQUISITION, reach_mm=120.0
 ):

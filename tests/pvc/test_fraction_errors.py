@@ -134,19 +134,10 @@ def test_borders_move_by_the_amount_and_no_further_than_there_is_tissue(model, p
     np.testing.assert_allclose(many.sum(axis=0), volumes(head).sum(axis=0), atol=1e-5)
 
 
-def thin_cortex():
-    """The analytic head with a cortex of 3 mm, most of which shares its voxels with a neighbour."""
-    inner = heads.Ellipsoid((0.0, 0.0, 0.0), (52.0, 67.0, 52.0))
-    parts = dict(heads.PARTS)
-    parts["cortex"] = (*parts["cortex"][:5], [inner])
-    parts["white"] = (*parts["white"][:4], [inner], parts["white"][5])
-    return heads.analytic_compartments(parts)
-
-
 def test_joint_model_finds_borders_that_are_far_off(model):
     """Fractions ten standard deviations off, which one linear step overshoots."""
     _, values, push, _, mask, noise, _ = model
-    head = thin_cortex()
+    head = heads.thin_cortex()
     wrong = np.array([[0.05, 0.0, 0.03, 0.0], [-0.6, 0.1, 0.0, 0.0]])
     true = with_borders_moved(head, wrong, Slopes.over(mask), TO_NATIVE)
     image, blurred = (values @ push(true)).reshape(heads.SHAPE), push(head)
