@@ -6,7 +6,8 @@ A T1w image (bias of +-40 %, 3 % noise) and a sodium image (DA-3DPR, 3 mm, reado
 from the phantom's head, whose fractions are known. The regional model is fitted with each set of fractions, true
 registration and true labels; what is left is the error of the fractions, by ``labbe`` and by ``joint``. Atropos works
 at 2 mm, after N4, and gets as priors the very template that the head was made of, which is the best that it can be
-given. CASES is a comma-separated choice of ``methods``, ``eyes``, ``heads``, or ``colin``: the methods on Colin27.
+given. CASES is a comma-separated choice of ``methods``, ``eyes``, ``heads``, or one of ``colin`` and ``sharp``: the
+methods on Colin27, with the shares found in its T1w as the truth, or with every point one tissue.
 """
 
 from __future__ import annotations
@@ -68,9 +69,10 @@ class Study:
 
 def main(voxel_mm: int, cases: list[str]) -> None:
     """Print one table per case."""
-    study = colin_study() if "colin" in cases else make_study(voxel_mm)
+    colin = {"colin", "sharp"} & set(cases)
+    study = colin_study(sharp="sharp" in colin) if colin else make_study(voxel_mm)
     print(f"T1w {voxel_mm} mm; error of regional TSC in %\n{'':26}" + "  ".join(f"{n[:4]}{n[-2:]:>3}" for n in ROWS))
-    if "methods" in cases or "colin" in cases:
+    if "methods" in cases or colin:
         show("true fractions", study, (study.gm, study.wm, study.csf))
         for name, estimate in METHODS.items():
             started, before = time.process_time(), children_cpu()
@@ -104,8 +106,12 @@ def make_study(voxel_mm: int, *, bias: float = 0.4, noise: float = 0.03, seed: i
     return Study(t1w, affine, gm, wm, csf, (gm + wm + csf) > 0.5, inside, labels, sodium_image(part, head.affine))
 
 
-def colin_study(*, bias: float = 0.4, noise: float = 0.03, seed: int = 1) -> Study:
-    """A head of another anatomy: the fractions of Colin27's own T1w are the truth, and both images are made of them."""
+def colin_study(*, sharp: bool = False, bias: float = 0.4, noise: float = 0.03, seed: int = 1) -> Study:
+    """A head of another anatomy: the fractions of Colin27's own T1w are the truth, and both images are made of them.
+
+    They are blurred by what the estimate makes of the noise of that T1w. With ``sharp`` each third of a voxel is of the
+    tissue that fills most of it.
+    """
     from tests.anat.colin import colin27
 
     (image, affine), (stripped, _) = colin27("ch2"), colin27("ch2bet")
@@ -117,14 +123,22 @@ def colin_study(*, bias: float = 0.4, noise: float = 0.03, seed: int = 1) -> Stu
     distance = ndimage.distance_transform_edt(~brain)
     rim, scalp = (distance > 0) & (distance <= 3), (distance > 9) & (distance <= 14)
     none = np.zeros(image.shape, np.float32)
-    part = {"gm": own.gm, "wm": own.wm, "csf": own.csf, "rim": rim.astype(np.float32), "vitreous": none,
+    gm, wm, csf = sharpened((own.gm, own.wm, own.csf), brain) if sharp else (own.gm, own.wm, own.csf)
+    part = {"gm": gm, "wm": wm, "csf": csf, "rim": rim.astype(np.float32), "vitreous": none,
             "soft": scalp.astype(np.float32), "fat": none}  # fmt: skip
     rng = np.random.default_rng(seed)
     clean = 1000.0 * sum(np.float32(SIGNAL[name]) * part[name] for name in ("gm", "wm", "csf", "soft"))
     clean += np.float32(1000.0 * SIGNAL["csf_outer"]) * ((distance > 0) & (distance <= 9))
     t1w = scanned_t1w(clean, bias_field(image.shape, bias, rng), noise, rng).astype(np.float32)
     head = distance <= 14
-    return Study(t1w, affine, own.gm, own.wm, own.csf, brain, head, labels, sodium_image(part, affine))
+    return Study(t1w, affine, gm, wm, csf, brain, head, labels, sodium_image(part, affine))
+
+
+def sharpened(parts: tuple[np.ndarray, ...], brain: np.ndarray, n: int = 3) -> list[np.ndarray]:
+    """Shares of tissues that do not mix: each n-th of a voxel goes to the one that fills most of it."""
+    smooth = (ndimage.gaussian_filter(part, 0.5) for part in parts)
+    best = np.argmax([ndimage.zoom(p, n, order=1, mode="nearest", grid_mode=True) for p in smooth], axis=0)
+    return [block_average((best == k).astype(np.float32), n) * brain for k in range(len(parts))]
 
 
 def deep_labels(labels: np.ndarray) -> np.ndarray:
