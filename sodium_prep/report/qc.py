@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 Verdict = Literal["pass", "warn", "fail", "info"]
@@ -261,30 +261,6 @@ class QcMetric:
     label: str = ""
     text: str = ""
     source: str = ""
-
-
-def with_overrides(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Threshold]:
-    """Default thresholds with the user's limits put in place.
-
-    Parameters
-    ----------
-    overrides
-        Metric name to fields of :class:`Threshold`, such as ``{"na_snr_wm": {"warn_below": 10}}``.
-
-    Raises
-    ------
-    ValueError
-        For a metric or field that does not exist.
-    """
-    table = dict(THRESHOLDS)
-    known = {field.name for field in fields(Threshold)}
-    for name, values in overrides.items():
-        if name not in table:
-            raise ValueError(f"unknown quality metric {name!r}; known: {', '.join(sorted(table))}")
-        if unknown := set(values) - known:
-            raise ValueError(f"unknown field {sorted(unknown)} of quality metric {name!r}; known: {sorted(known)}")
-        table[name] = replace(table[name], **values)
-    return table
 
 
 def evaluate(metrics: Mapping[str, float | None], thresholds: Mapping[str, Threshold] = THRESHOLDS) -> list[QcMetric]:
