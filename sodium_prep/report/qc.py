@@ -1,7 +1,7 @@
 """Quality metrics of one sodium scan: their thresholds, verdicts and explanations.
 
-Every threshold stands in :data:`THRESHOLDS`; all are provisional until a multi-site cohort has set them, and each can
-be replaced by the user. The range of published tissue concentrations warns and never fails: patients differ by design.
+Every threshold stands in :data:`THRESHOLDS`; all are provisional until a multi-site cohort has set them. The range
+of published tissue concentrations warns and never fails: patients differ by design.
 """
 
 from __future__ import annotations
