@@ -21,7 +21,7 @@ from sodium_prep.recon import coils
 from sodium_prep.recon.noise import noise_power_spectrum
 
 _BOX = 3.0
-"""Edge of the box in which the phase counts as constant, in nominal resolutions: short against that from head to vial."""
+"""Edge of the box in which the phase counts as constant, in nominal resolutions: less than from head to vial."""
 _MOST_LEFT = 0.1
 _SURE_TO = 0.01
 _ALONE = 'Use the magnitude alone: {"sodium": {"part": ["mag", null]}} in --bids-filter-file'
@@ -52,10 +52,11 @@ def real_part(
 ) -> RealPart:
     """Take the phase of coil and off-resonance off a complex image as a reconstruction does, and keep the real part.
 
-    A ramp, which a scanner leaves where k-space is not centred, goes first. The phase of the rest is that of the image under :func:`~sodium_prep.recon.coils.low_resolution_window` and in a box of
-    :func:`~sodium_prep.recon.coils.sensitivities`, both in units of the nominal resolution, so that an interpolated
-    grid makes no difference. So wide a mean follows the noise of no voxel: that would raise the real part as the
-    magnitude is raised.
+    A ramp, which a scanner leaves where k-space is not centred, goes first. The phase of the rest is that of
+    :func:`~sodium_prep.recon.coils.sensitivities` of the image under a low-pass
+    (:func:`~sodium_prep.recon.coils.low_resolution_window`). The widths of both are in nominal resolutions, so that an
+    interpolated grid makes no difference. So wide a mean hardly follows the noise of a voxel, which would raise the
+    real part as the magnitude is raised.
 
     Parameters
     ----------
