@@ -26,6 +26,7 @@ _SODIUM_SUFFIXES: Final = (*_SINGLE_OR_MULTI_ECHO, "VFA")
 _SODIUM_LABEL: Final = re.compile(r"(sodium|23na|na23)\Z", re.IGNORECASE)
 _OTHER_PART: Final = {"phase": "mag", "real": "imag", "imag": "real"}
 _MOST_RADIANS: Final = 2.001 * math.pi
+"""One turn either way, with what rounding adds."""
 _HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 _NAME_NUCLEUS: Final = 'Put "ResonantNucleus": "23Na" into the JSON sidecar of the sodium image'
 

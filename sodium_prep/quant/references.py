@@ -114,8 +114,8 @@ class ReferenceSignal:
 def clipped_voxels(image: ArrayLike, minimum: int = 2) -> NDArray[np.bool_]:
     """Voxels on a plateau at the image's maximum, i.e. at least ``minimum`` voxels that share it exactly.
 
-    In signed images (parts of complex data) so does one at the minimum; an end that is clearly nearer to zero than the
-    other is not clipped. To be asked of the image as stored: any later correction hides the plateau.
+    In signed images (parts of complex data) those at the minimum count too; an end that is clearly nearer to zero than
+    the other is not clipped. To be asked of the image as stored: any later correction hides the plateau.
     """
     a = np.asarray(image)
     ends = float(np.nanmax(a)), float(np.nanmin(a))

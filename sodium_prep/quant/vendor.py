@@ -24,6 +24,7 @@ _BOX = 3.0
 """Edge of the box in which the phase counts as constant, in nominal resolutions: less than from head to vial."""
 _MOST_LEFT = 0.1
 _SURE_TO = 0.01
+"""Standard error from white noise up to which the share of an object's power that is left counts."""
 _ALONE = 'Use the magnitude alone: {"sodium": {"part": ["mag", null]}} in --bids-filter-file'
 
 
@@ -113,7 +114,7 @@ def _part_sd(image: NDArray[np.complexfloating], air: NDArray[np.bool_]) -> floa
 
 
 def _power_left(image: NDArray[np.complexfloating], objects: NDArray[np.bool_], noise_sd: float) -> float:
-    """Largest share of an object's power that is imaginary, of objects where noise leaves it sure to 0.01."""
+    """Largest share of an object's power that is imaginary, among objects where noise leaves it sure."""
     from scipy import ndimage
 
     labels, n = ndimage.label(objects)
