@@ -267,7 +267,8 @@ def _add_series(
         seed=settings.random_seed,
         n_threads=settings.omp_nthreads,
     )
-    used = [str(path) for path in (*plan.files, *(plan.receive_pair or ()))]
+    others = [path for parts in plan.other_parts for path in parts.values()]
+    used = [str(path) for path in (*plan.files, *others, *(plan.receive_pair or ()))]
     save = Node(
         SaveScan(
             sources=[*used, str(inputs.anat.path)], acq=plan.acq, suffix=plan.suffix, rec=plan.rec,

@@ -77,12 +77,14 @@ def plan_series(
         else ()
     )
     block = sidecar.sodium_acquisition
+    other_parts = () if kspace else tuple(dict(run.images[0].other_part) for run in series.runs)
     receive, lacking = _receive_method(series, settings)
     return SeriesPlan(
         name=f"{series.acquisition or 'sodium'}_{series.suffix}_wf",
         label=f"{session}{label}",
         files=tuple(run.files[0].path for run in series.runs),
         kspace=kspace,
+        other_parts=other_parts,
         acquisition=asdict(facts.acquisition),
         relaxation=sidecar.relaxation_given(),
         psf_known=facts.psf_known,
@@ -106,6 +108,7 @@ def plan_series(
             "software": {"sodium_prep": settings.version, **_versions()},
             "recon": {
                 "method": "gridding" if kspace else "vendor",
+                "complex": any(other_parts),
                 "trajectory": facts.acquisition.trajectory if facts.psf_known else None,
                 "n_spokes": block.number_of_spokes,
                 "kspace_filter": facts.acquisition.kspace_filter,

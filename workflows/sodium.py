@@ -26,6 +26,8 @@ class SeriesPlan:
         Image or k-space file of each run.
     kspace
         Whether they are k-space.
+    other_parts
+        For each image, the ``phase`` or ``imaginary`` part that makes complex data with it, or nothing.
     acquisition, psf_known
         Fields of :class:`sodium_prep.physics.acquisition.Acquisition`, and whether they suffice for the PSF.
     n_channels
@@ -61,6 +63,7 @@ class SeriesPlan:
     psf: PsfPlan
     vials: tuple[dict[str, Any], ...]
     vials_placed: bool
+    other_parts: tuple[dict[str, Path], ...] = ()
     n_channels: int = 1
     acq: str = ""
     suffix: str = "PDw"
@@ -308,7 +311,8 @@ def _quantification(
         quant.inputs.psf_fwhm_mm = plan.psf.fwhm_mm
     _give_transmit_field(quant, plan)
     if not plan.kspace:
-        quant.inputs.stored_files = [str(path) for path in plan.files]
+        imaginary = [others["imaginary"] for others in plan.other_parts if "imaginary" in others]
+        quant.inputs.stored_files = [str(path) for path in (*plan.files, *imaginary)]
     elif "kspace" in estimators:
         quant.inputs.kspace_file = str(plan.files[0])
     return quant
@@ -331,9 +335,41 @@ def _window(plan: SeriesPlan) -> Any:
 
     if not plan.psf.sought:
         return None
-    files = [str(path) for path in plan.files]
-    step = sodium.FindWindow(in_files=files, acquisition=plan.acquisition, psf_reason=plan.psf.reason)
+    step = sodium.FindWindow(acquisition=plan.acquisition, psf_reason=plan.psf.reason)
     return Node(step, name="window", mem_gb=0.7)
+
+
+def _scanner_images(workflow: Any, plan: SeriesPlan, window: Any) -> tuple[list[Any], list[tuple[Any, str]]]:
+    """Make every run's image one with zero-mean noise as far as that can be had; the last nodes and the reports."""
+    from nipype.interfaces.utility import IdentityInterface, Merge
+    from nipype.pipeline.engine import Node
+
+    from sodium_prep.interfaces import sodium
+
+    runs, reports = [], []
+    seen = Node(Merge(len(plan.files)), name="seen")
+    for number, (path, others) in enumerate(zip(plan.files, plan.other_parts, strict=True), start=1):
+        source: Any = IdentityInterface(["out_file"], out_file=str(path))
+        if others:
+            parts = {name: str(other) for name, other in others.items()}
+            resolution = tuple(plan.acquisition["nominal_resolution_mm"])
+            source = sodium.TakeRealPart(in_file=str(path), resolution_mm=resolution, **parts)
+        given = Node(source, name=f"given{number}", mem_gb=1.0)
+        clean = sodium.CleanVendorImage(
+            acquisition=plan.acquisition, psf_known=plan.psf_known, n_channels=plan.n_channels
+        )
+        run = Node(clean, name=f"image{number}", mem_gb=0.5)
+        workflow.connect(given, "out_file", run, "in_file")
+        if window is not None:
+            workflow.connect([(window, run, [("acquisition", "acquisition"), ("psf_known", "psf_known")])])
+            workflow.connect(given, "out_file", seen, f"in{number}")
+        if number == 1:
+            reports = [(run, "report_file"), *([(given, "report_file")] if others else [])]
+        runs.append(run)
+    if window is not None:
+        workflow.connect(seen, "out", window, "in_files")
+        reports.append((window, "report_file"))
+    return runs, reports
 
 
 def _image_chain(
@@ -345,21 +381,13 @@ def _image_chain(
 
     from sodium_prep.interfaces import sodium
 
-    runs = []
-    for number, path in enumerate(plan.files, start=1):
-        if plan.kspace:
-            interface = sodium.ReconstructKspace(in_file=str(path), kspace_filter=kspace_filter)
-            runs.append(Node(interface, name=f"recon{number}", mem_gb=1.5))
-        else:
-            interface = sodium.CleanVendorImage(
-                in_file=str(path), acquisition=plan.acquisition, psf_known=plan.psf_known, n_channels=plan.n_channels
-            )
-            runs.append(Node(interface, name=f"image{number}", mem_gb=0.5))
-            if window is not None:
-                workflow.connect([(window, runs[-1], [("acquisition", "acquisition"), ("psf_known", "psf_known")])])
-    image, reports = runs[0], [(runs[0], "report_file")]
-    if window is not None:
-        reports.append((window, "report_file"))
+    if plan.kspace:
+        steps = [sodium.ReconstructKspace(in_file=str(path), kspace_filter=kspace_filter) for path in plan.files]
+        runs = [Node(step, name=f"recon{number}", mem_gb=1.5) for number, step in enumerate(steps, start=1)]
+        reports = [(runs[0], "report_file")]
+    else:
+        runs, reports = _scanner_images(workflow, plan, window)
+    image = runs[0]
     if len(runs) > 1:
         files, noises = Node(Merge(len(runs)), name="run_files"), Node(Merge(len(runs)), name="run_noises")
         image = Node(sodium.AverageRuns(seed=seed), name="average", mem_gb=1.0)

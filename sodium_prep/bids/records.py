@@ -38,12 +38,20 @@ class AnatImage:
 
 @dataclass(frozen=True, eq=False)
 class SodiumImage:
-    """One reconstructed sodium image with its checked sidecar."""
+    """One reconstructed sodium image with its checked sidecar.
+
+    Attributes
+    ----------
+    other_part
+        What makes complex data with the file: the ``phase`` of a magnitude (radians) or the ``imaginary`` part of a
+        real one, on the same grid; empty for a magnitude alone.
+    """
 
     path: Path
     image: CheckedImage
     sidecar: SodiumSidecar
     echo: int | None = None
+    other_part: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from sodium_prep.bids.corrected import intensity_correction
 from sodium_prep.bids.filters import Filters, matches, parse_entities
-from sodium_prep.bids.images import check_available, check_image
+from sodium_prep.bids.images import CheckedImage, check_available, check_image, load_checked, same_grid
 from sodium_prep.bids.points import load_points
 from sodium_prep.bids.records import KSpaceFile, SodiumImage, SodiumRun, SodiumSeries, Source
 from sodium_prep.bids.sidecar import SodiumSidecar, check_references, load_sidecar, merged_metadata, place_by_masks
@@ -23,7 +24,9 @@ _File = TypeVar("_File", SodiumImage, KSpaceFile)
 _SINGLE_OR_MULTI_ECHO: Final = ("PDw", "T2starw", "MEGRE")
 _SODIUM_SUFFIXES: Final = (*_SINGLE_OR_MULTI_ECHO, "VFA")
 _SODIUM_LABEL: Final = re.compile(r"(sodium|23na|na23)\Z", re.IGNORECASE)
-_NOT_MAGNITUDE: Final = ("phase", "real", "imag")
+_OTHER_PART: Final = {"phase": "mag", "real": "imag", "imag": "real"}
+_MOST_RADIANS: Final = 2.001 * math.pi
+"""One turn either way, with what rounding adds."""
 _HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 _NAME_NUCLEUS: Final = 'Put "ResonantNucleus": "23Na" into the JSON sidecar of the sodium image'
 
@@ -35,6 +38,8 @@ class FoundFile:
     path: Path
     entities: Mapping[str, str]
     metadata: Mapping[str, Any]
+    partner: FoundFile | None = None
+    """Phase of a magnitude or imaginary of a real part that make complex data with it."""
 
     @property
     def nucleus(self) -> str | None:
@@ -50,7 +55,12 @@ class FoundFile:
     @property
     def is_magnitude(self) -> bool:
         """Whether it is not declared to be a phase, real or imaginary part."""
-        return self.entities.get("part") not in _NOT_MAGNITUDE
+        return self.entities.get("part") not in _OTHER_PART
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """The file, and its partner."""
+        return (self.path, self.partner.path) if self.partner else (self.path,)
 
 
 def session_folder(bids_dir: Path, participant: str, session: str | None) -> Path:
@@ -130,7 +140,8 @@ def build_series(
         own_raw = [found for found in raw if _series_key(found.entities) == key]
         runs = _runs(bids_dir, own_images, own_raw, protocol, source, warnings)
         suffix = own_images[0].entities["suffix"] if own_images else ("MEGRE" if key[1] else "PDw")
-        maps = _field_maps(bids_dir, [found.path for found in (*own_images, *own_raw)], fmaps, warnings)
+        targets = [path for found in (*own_images, *own_raw) for path in found.parts]
+        maps = _field_maps(bids_dir, targets, fmaps, warnings)
         series.append(SodiumSeries(key[0], suffix, runs, **maps))
     return tuple(series)
 
@@ -143,11 +154,45 @@ def _usable_images(found: Iterable[FoundFile], warnings: list[str]) -> list[Foun
             warnings.append(f"{image.path}: variable-flip-angle images are not used for TSC yet.")
         elif suffix not in _SINGLE_OR_MULTI_ECHO:
             warnings.append(f"{image.path}: a sodium image with the suffix {suffix} is not used.")
-        elif not image.is_magnitude:
-            warnings.append(f"{image.path}: only magnitude images are used, not part-{image.entities['part']}.")
         else:
             usable.append(image)
-    return usable
+    return _paired(usable, warnings)
+
+
+def _paired(images: Iterable[FoundFile], warnings: list[str]) -> list[FoundFile]:
+    """Magnitudes with their phase, or real with imaginary parts, or magnitudes alone: one for each acquired image.
+
+    A phase counts only where it is said to be in radians: the full scale of a scanner's integers cannot be known.
+    """
+    groups: dict[frozenset[tuple[str, str]], dict[str, FoundFile]] = {}
+    for image in images:
+        key = frozenset(item for item in image.entities.items() if item[0] not in ("part", "extension"))
+        parts, part = groups.setdefault(key, {}), image.entities.get("part", "mag")
+        if part in parts:
+            problem = f"and {parts[part].path.name} are the same image"
+            raise InputError(image.path, problem, "Choose one with a 'sodium' query in --bids-filter-file")
+        parts[part] = image
+    chosen = []
+    for parts in groups.values():
+        in_radians = "phase" in parts and parts["phase"].metadata.get("Units") == "rad"
+        pairs = [("mag", "phase")] * in_radians + [("real", "imag")]
+        first, second = next((pair for pair in pairs if parts.keys() >= {*pair}), ("mag", ""))
+        if first in parts:
+            chosen.append(replace(parts[first], partner=parts.get(second)))
+        left = [part for part in parts if part not in (first, second)]
+        warnings += [f"{parts[p].path}: is not used, because {_unused(p, parts, paired=bool(second))}." for p in left]
+    return chosen
+
+
+def _unused(part: str, parts: Mapping[str, FoundFile], *, paired: bool) -> str:
+    """Why a part of an acquired image is left out."""
+    units = parts[part].metadata.get("Units")
+    if part == "phase" and "mag" in parts and units != "rad":
+        mend = "scale it to radians and set Units to rad, and it makes complex data of its magnitude"
+        return f"its Units are {units!r}, not 'rad', and its scale is open; {mend}"
+    if paired:
+        return "the other parts make complex data without it"
+    return f"there is no part-{_OTHER_PART[part]} to it"
 
 
 def _kspace_files(
@@ -191,6 +236,8 @@ def _runs(
         for group in (own_images, own_raw):
             _refuse_duplicates(group)
         chosen = _choose_source(source, own_images, own_raw)
+        if chosen == "kspace":
+            own_images = [replace(found, partner=None) for found in own_images]
         checked = tuple(_checked_image(found, bids_dir, protocol, warnings) for found in own_images)
         if chosen == "image":
             warnings += filter(None, map(_correction_warning, own_images))
@@ -255,7 +302,29 @@ def _checked_image(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any]
             f"{found.path}: its sequence ({sidecar.pulse_sequence_type}) weights the image by inversion or a quantum "
             "filter; values are weighted signal, not total sodium."
         )
-    return SodiumImage(found.path, image, sidecar, _number(found.entities, "echo"))
+    number, other = _number(found.entities, "echo"), {}
+    if found.partner is not None:
+        if sidecar.sodium_acquisition.sum_of_squares_channels is not None:
+            mend = 'Take the key out, or the other part with {"sodium": {"part": ["mag", null]}} in --bids-filter-file'
+            problem = f"has SumOfSquaresChannels and {found.partner.path.name}, but a sum of squares has no phase"
+            raise InputError(found.path, problem, mend)
+        other = _checked_partner(found.partner, image, warnings)
+    return SodiumImage(found.path, image, sidecar, number, other)
+
+
+def _checked_partner(partner: FoundFile, image: CheckedImage, warnings: list[str]) -> dict[str, Path]:
+    checked = check_image(partner.path)
+    if not same_grid(image, checked):
+        problem = f"lies on another grid than {image.path.name}"
+        raise InputError(partner.path, problem, "Give both parts of the complex image on one grid")
+    warnings += checked.warnings
+    if partner.entities["part"] == "imag":
+        return {"imaginary": partner.path}
+    largest = float(abs(load_checked(partner.path)[0]).max())
+    if largest > _MOST_RADIANS:
+        problem = f"has Units rad and values up to {largest:.4g}, beyond 2 pi"
+        raise InputError(partner.path, problem, "Scale it to radians, or set its Units to arbitrary to leave it aside")
+    return {"phase": partner.path}
 
 
 def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any]) -> KSpaceFile:
@@ -305,8 +374,11 @@ def _field_maps(
     if dam and maps:
         warnings.append(f"{dam[0]}: is not used, because {maps[0].name} gives the transmit field.")
         dam = None
-    for path in (*(pair or ()), *maps[:1], *(dam or ())):
-        warnings += check_image(path).warnings
+    checked = {path: check_image(path) for path in (*(pair or ()), *maps[:1], *(dam or ()))}
+    warnings += [text for image in checked.values() for text in image.warnings]
+    if pair and not same_grid(checked[pair[0]], checked[pair[1]]):
+        problem = f"lies on another grid than its partner {pair[0].name}"
+        raise InputError(pair[1], problem, "Give the pair on one grid, or leave it out ('receive', --bids-filter-file)")
     return {"receive_pair": pair, "tb1map": maps[0] if maps else None, "tb1dam": dam}
 
 

@@ -42,8 +42,11 @@ def _describe_series(series: SodiumSeries, settings: Settings) -> list[str]:
     lines = [f"  sodium acq-{series.acquisition or '(none)'} {series.suffix}: {len(series.runs)} run(s)"]
     for run in series.runs:
         how = "gridding of k-space" if run.source == "kspace" else "image as given"
-        files = ", ".join(_short(file.path, settings) for file in run.files)
-        lines.append(f"    {how}: {files}")
+        files = [file.path for file in run.files]
+        if run.source == "image" and run.images[0].other_part:
+            how = "complex image as given"
+            files += [path for image in run.images for path in image.other_part.values()]
+        lines.append(f"    {how}: {', '.join(_short(path, settings) for path in files)}")
     sidecar = series.runs[0].sidecar
     vials = [reference for reference in sidecar.references if reference.is_vial]
     found = "" if all(vial.centre_ras_mm for vial in vials) else ", to be found in the image"

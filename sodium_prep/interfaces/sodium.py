@@ -93,6 +93,41 @@ class FindWindow(Step):
         return runtime
 
 
+class TakeRealPart(Step):
+    """The real part of a scanner's complex image without its smooth phase."""
+
+    class input_spec(StepInputSpec):
+        in_file = File(exists=True, mandatory=True, desc="magnitude or real part")
+        phase = File(exists=True, desc="of the magnitude, in radians")
+        imaginary = File(exists=True, desc="that belongs to the real part")
+        resolution_mm = traits.Tuple(*[traits.Float()] * 3, mandatory=True, desc="nominal")
+
+    class output_spec(TraitedSpec):  # type: ignore[misc]
+        out_file = File()
+        report_file = File()
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from sodium_prep.bids.images import load_checked
+        from sodium_prep.quant.references import clipped_voxels
+        from sodium_prep.quant.vendor import real_part
+
+        first, affine = load_checked(Path(self.inputs.in_file))
+        clipped = clipped_voxels(first)
+        if isdefined(self.inputs.phase):
+            image = first * np.exp(1j * load_checked(Path(self.inputs.phase))[0])
+        else:
+            imaginary = load_checked(Path(self.inputs.imaginary))[0]
+            clipped |= clipped_voxels(imaginary)
+            image = first + 1j * imaginary
+        found = real_part(image.astype(np.complex64), affine, self.inputs.resolution_mm, self.inputs.in_file)
+        save_image(self.out_path("out_file", "real.nii"), found.image, affine)
+        report = {"phase_left": found.phase_left, "clipped_fraction": float(clipped.mean())}
+        save_json(self.out_path("report_file", "complex.json"), report)
+        return runtime
+
+
 class CleanVendorImage(Step):
     """A scanner's image with its noise measured in air, and a Rician floor removed where its law is known."""
 

@@ -46,6 +46,8 @@ _SURE: Final = 3.0
 _FEWEST: Final = 50
 _MAXIMUM_SIZE_CHANGE: Final = 0.06
 """Change of the signal that a free size may bring: less than a millimetre of radius of a usual vial."""
+_CLIPPED_END: Final = 0.9
+"""Distance from zero, relative to that of the other end, from which on an end of the values may be clipped."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,17 @@ class ReferenceSignal:
 def clipped_voxels(image: ArrayLike, minimum: int = 2) -> NDArray[np.bool_]:
     """Voxels on a plateau at the image's maximum, i.e. at least ``minimum`` voxels that share it exactly.
 
-    To be asked of the image as stored: any later correction hides the plateau.
+    In signed images (parts of complex data) those at the minimum count too; an end that is clearly nearer to zero than
+    the other is not clipped. To be asked of the image as stored: any later correction hides the plateau.
     """
     a = np.asarray(image)
-    top = a == np.nanmax(a)
-    return top if top.sum() >= minimum else np.zeros(a.shape, dtype=np.bool_)
+    ends = float(np.nanmax(a)), float(np.nanmin(a))
+    clipped = np.zeros(a.shape, dtype=np.bool_)
+    for end in ends:
+        plateau = a == end
+        if abs(end) > _CLIPPED_END * max(map(abs, ends)) and plateau.sum() >= minimum:
+            clipped |= plateau
+    return clipped
 
 
 def measure_reference(

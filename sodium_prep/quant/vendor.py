@@ -1,4 +1,4 @@
-"""A scanner's image made ready for quantification: its noise, and its floor where the law of it is known."""
+"""A scanner's image made ready for quantification: its phase, its noise, and its floor where the law of it is known."""
 
 from __future__ import annotations
 
@@ -9,8 +9,124 @@ from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
-from sodium_prep.quant.noise import NoiseFloor, background_mask, correct_magnitude, estimate_noise_sd, measure_floor
+from sodium_prep.quant.noise import (
+    NoiseFloor,
+    background_mask,
+    bright_objects,
+    correct_magnitude,
+    estimate_noise_sd,
+    measure_floor,
+)
+from sodium_prep.recon import coils
 from sodium_prep.recon.noise import noise_power_spectrum
+
+_BOX = 3.0
+"""Edge of the box in which the phase counts as constant, in nominal resolutions: less than from head to vial."""
+_MOST_LEFT = 0.1
+_SURE_TO = 0.01
+"""Standard error from white noise up to which the share of an object's power that is left counts."""
+_ALONE = 'Use the magnitude alone: {"sodium": {"part": ["mag", null]}} in --bids-filter-file'
+
+
+@dataclass(frozen=True)
+class RealPart:
+    """A complex image without its smooth phase.
+
+    Attributes
+    ----------
+    image
+        (X, Y, Z) float32, real part; its noise is Gaussian of mean zero.
+    phase_left
+        Share of the signal's power that is left in the imaginary part, in the object (head or vial) where it is most,
+        weak ones left out; half of it is the share of the signal that the real part lacks.
+    """
+
+    image: NDArray[np.float32]
+    phase_left: float
+
+
+def real_part(
+    image: NDArray[np.complex64],
+    affine: NDArray[np.float64],
+    resolution_mm: tuple[float, float, float],
+    where: str,
+) -> RealPart:
+    """Take the phase of coil and off-resonance off a complex image as a reconstruction does, and keep the real part.
+
+    A ramp, which a scanner leaves where k-space is not centred, goes first. The phase of the rest is that of
+    :func:`~sodium_prep.recon.coils.sensitivities` of the image under a low-pass
+    (:func:`~sodium_prep.recon.coils.low_resolution_window`). The widths of both are in nominal resolutions, so that an
+    interpolated grid makes no difference. So wide a mean hardly follows the noise of a voxel, which would raise the
+    real part as the magnitude is raised.
+
+    Parameters
+    ----------
+    image
+        (X, Y, Z), from magnitude and phase or from real and imaginary part.
+    resolution_mm
+        Nominal, along the axes of the image.
+    where
+        The file, for messages.
+
+    Raises
+    ------
+    InputError
+        If there is too little air to know signal from noise, if the real part of air is not of mean zero, as that of
+        complex data is, or if more than a tenth of an object's power is left in the imaginary part.
+    """
+    voxel_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    vx, vy, vz = (float(v) for v in voxel_mm)
+    magnitude = np.abs(image)
+    try:
+        air = background_mask(magnitude, affine, where=where)
+    except InputError as error:
+        raise InputError(where, f"has a phase that cannot be used: {error.problem}", _ALONE) from None
+    image = _without_ramp(image)
+    window = coils.low_resolution_window(image.shape, (vx, vy, vz), coils.PHASE_CUTOFF * 0.5 / max(resolution_mm))
+    smooth = coils.low_resolution(image[None], window)
+    box = tuple(2 * int(0.5 * _BOX * r / v) + 1 for r, v in zip(resolution_mm, voxel_mm, strict=True))
+    maps = coils.sensitivities(smooth, box, (vx, vy, vz), _part_sd(smooth[0], air))
+    found = coils.combine(image[None], maps)
+    floor = measure_floor(found.real, air)
+    if floor.law != "zero-mean":
+        raise InputError(where, "is no part of complex data: the real part of its air is not of mean zero", _ALONE)
+    # What is bright in the magnitude of a weak signal is so for its noise, in the imaginary part too.
+    left = _power_left(found, bright_objects(np.abs(found.real), affine), _part_sd(image, air))
+    if left > _MOST_LEFT:
+        text = f"has a phase that is not smooth: a smooth one leaves {100 * left:.0f} % of an object's power imaginary"
+        raise InputError(where, text, _ALONE)
+    return RealPart(np.ascontiguousarray(found.real, dtype=np.float32), left)
+
+
+def _without_ramp(image: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """Take off the mean turn of the phase from voxel to voxel along each axis, weighted by the signal's power."""
+    for axis in range(3):
+        along = np.moveaxis(image, axis, 0)
+        turn = np.angle(np.vdot(along[:-1], along[1:]))
+        ramp = np.exp(-1j * turn * np.arange(len(along))).astype(image.dtype)
+        image = np.moveaxis(along * ramp[:, None, None], 0, axis)
+    return image
+
+
+def _part_sd(image: NDArray[np.complexfloating], air: NDArray[np.bool_]) -> float:
+    """Standard deviation of the noise of each part of a complex image."""
+    return estimate_noise_sd(np.stack([image.real, image.imag]), np.stack([air, air]), "real")
+
+
+def _power_left(image: NDArray[np.complexfloating], objects: NDArray[np.bool_], noise_sd: float) -> float:
+    """Largest share of an object's power that is imaginary, among objects where noise leaves it sure."""
+    from scipy import ndimage
+
+    labels, n = ndimage.label(objects)
+    sizes = np.bincount(labels.ravel(), minlength=n + 1)
+    real, imaginary = (
+        np.bincount(labels.ravel(), part.astype(float).ravel() ** 2, n + 1) - sizes * noise_sd**2
+        for part in (image.real, image.imag)
+    )
+    power = real + imaginary
+    sure = np.sqrt(2.0 * sizes) * noise_sd**2 < _SURE_TO * power
+    sure[0] = False
+    return float(max(imaginary[sure] / power[sure], default=0.0))
 
 
 @dataclass(frozen=True)

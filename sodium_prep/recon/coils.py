@@ -10,6 +10,8 @@ from scipy import fft, ndimage
 
 ComplexArray = NDArray[np.complexfloating[Any]]
 
+PHASE_CUTOFF = 0.5
+"""Where the low-pass for sensitivities and phase ends, relative to kmax: it blurs by four nominal resolutions."""
 _FAR_SD_MM = 30.0
 _FAR_WEIGHT = 0.01
 """Small enough to turn a sensitivity inside the object by less than 0.01 rad."""
@@ -88,7 +90,7 @@ def low_resolution(images: ComplexArray, window: NDArray[np.float32]) -> Complex
     return np.stack([fft.ifftn(fft.fftn(image) * window) for image in images])
 
 
-def _spread(image: ComplexArray, box: int, far: NDArray[np.float32]) -> ComplexArray:
+def _spread(image: ComplexArray, box: int | tuple[int, ...], far: NDArray[np.float32]) -> ComplexArray:
     """Mean over a box; where that holds nothing, a wide Gaussian around it or the mean of the whole image."""
     near = ndimage.uniform_filter(image, box, mode="constant")
     wide = fft.ifftn(fft.fftn(image) * far)
@@ -97,7 +99,7 @@ def _spread(image: ComplexArray, box: int, far: NDArray[np.float32]) -> ComplexA
 
 def sensitivities(
     images: ComplexArray,
-    box: int = 7,
+    box: int | tuple[int, ...] = 7,
     voxel_mm: tuple[float, float, float] = (3.0, 3.0, 3.0),
     noise_sd: float = 0.0,
 ) -> ComplexArray:
@@ -114,7 +116,7 @@ def sensitivities(
     images
         (coils, X, Y, Z), whitened, smoothed in space.
     box
-        Edge of the box in voxels.
+        Edge of the box in voxels, one or along each axis.
     voxel_mm
         Edge lengths, mm.
     noise_sd

@@ -142,7 +142,10 @@ def _reconstruction(step: Step) -> str:
         "3DPR": "3D radial",
     }.get(str(step.get("trajectory")), str(step.get("trajectory", "")))
     if step.get("method") == "vendor":
-        return "Sodium images were taken as reconstructed by the scanner."
+        text = "Sodium images were taken as reconstructed by the scanner."
+        if step.get("complex"):
+            text += " They were complex; a smooth phase was removed and the real part kept, whose noise has no floor."
+        return text
     parts = ["Sodium k-space"]
     if trajectory:
         parts.append(f"on a {trajectory} trajectory")

@@ -208,6 +208,8 @@ def _summary(
     facts: Mapping[str, Any], calibration: Mapping[str, Any], field_strength_t: float
 ) -> list[tuple[str, str]]:
     floor = str(facts.get("floor", "zero-mean"))
+    if "phase_left" in facts:
+        floor += f", complex data ({100 * facts['phase_left']:.1f} % of the power left imaginary)"
     return [
         ("Reconstruction", str(facts.get("method", ""))),
         ("Point spread function", (facts.get("psf") or {}).get("reason") or "not known"),

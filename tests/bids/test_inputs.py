@@ -116,6 +116,88 @@ def test_images_that_are_not_used_are_named(root):
     assert "part-phase" in second
 
 
+def _put_part(root, part, *, name=SODIUM, data=None, matrix=None, **changes):
+    """One part of an image; a change to None takes a key of its sidecar away."""
+    path = study.put_sodium(root, name.replace("_PDw", f"_part-{part}_PDw"), **changes)
+    return study.put_image(path, data, matrix)
+
+
+def _phase(seed=1):
+    return np.random.default_rng(seed).uniform(-np.pi, np.pi, (24, 24, 24)).astype(np.float32)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_parts_of_complex_data_are_paired_run_by_run(root, order):
+    (root / SODIUM).unlink()
+    for session in ("01", "02"):
+        study.put_image(root / T1W.replace("ses-01", f"ses-{session}"))
+        for run, parts in ((1, ("mag", "phase")), (2, ("real", "imag")), (3, ("mag",))):
+            name = SODIUM.replace("ses-01", f"ses-{session}").replace("_PDw", f"_run-{run}_PDw")
+            for part in parts[::order]:
+                _put_part(root, part, name=name, data=_phase() if part == "phase" else None, Units="rad")
+    for session in ("01", "02"):
+        found = collect(root, "01", session)
+        runs = [[run.images[0].path, *run.images[0].other_part.items()] for run in found.sodium[0].runs]
+        anat = root / f"sub-01/ses-{session}/anat"
+
+        def file(run, part, anat=anat, session=session):
+            return anat / f"sub-01_ses-{session}_acq-sodium_run-{run}_part-{part}_PDw.nii.gz"
+
+        assert runs[0] == [file(1, "mag"), ("phase", file(1, "phase"))]
+        assert runs[1] == [file(2, "real"), ("imaginary", file(2, "imag"))]
+        assert runs[2] == [file(3, "mag")]
+        assert found.warnings == ()
+    (unasked,) = collect(root, "01", "01", filters={"sodium": {"part": "mag", "run": 1}}).sodium[0].runs
+    assert unasked.images[0].other_part == {}
+
+
+@pytest.mark.parametrize("units", ["arbitrary", "degree", "radian", 1, None])
+def test_a_phase_of_unknown_scale_is_left_aside_with_a_note(root, units):
+    phase = _put_part(root, "phase", data=_phase(), Units=units)
+    found = collect(root, "01", "01")
+    (image,) = found.sodium[0].runs[0].images
+    assert (image.path, image.other_part) == (root / SODIUM, {})
+    (note,) = found.warnings
+    assert note.startswith(f"{phase}: is not used, because its Units are {units!r}, not 'rad'")
+    assert "set Units to rad" in note
+    # Real and imaginary part need no scale, and go before a magnitude whose phase has none.
+    real, imaginary = _put_part(root, "real"), _put_part(root, "imag")
+    found = collect(root, "01", "01")
+    (image,) = found.sodium[0].runs[0].images
+    assert (image.path, image.other_part) == (real, {"imaginary": imaginary})
+    assert [note.split(":")[0] for note in found.warnings] == [str(root / SODIUM), str(phase)]
+
+
+def test_a_lonely_part_is_left_aside_with_a_note(root):
+    imaginary = _put_part(root, "imag")
+    found = collect(root, "01", "01")
+    assert found.warnings == (f"{imaginary}: is not used, because there is no part-real to it.",)
+    assert found.sodium[0].runs[0].images[0].path == root / SODIUM
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": 700.0 * _phase()}, "has Units rad and values up to 2199, beyond 2 pi"),
+        ({"data": _phase()[1:]}, "lies on another grid than sub-01_ses-01_acq-sodium_PDw.nii.gz"),
+        ({"data": _phase(), "matrix": study.affine(4.01)}, "lies on another grid"),
+    ],
+)
+def test_a_phase_that_contradicts_itself_or_its_magnitude_is_refused(root, changes, words):
+    _put_part(root, "phase", **({"Units": "rad"} | changes))
+    with pytest.raises(InputError, match=f"part-phase_PDw.nii.gz: {words}"):
+        collect(root, "01", "01")
+
+
+def test_a_sum_of_squares_has_no_phase(root):
+    _put_part(root, "phase", data=2.0 * _phase(), Units="rad")
+    assert collect(root, "01", "01").sodium[0].runs[0].images[0].other_part
+    study.put_sodium(root, SodiumAcquisition=study.SIDECAR["SodiumAcquisition"] | {"SumOfSquaresChannels": 8})
+    with pytest.raises(InputError, match="a sum of squares has no phase"):
+        collect(root, "01", "01")
+    assert collect(root, "01", "01", filters={"sodium": {"part": ["mag", None]}}).warnings == ()
+
+
 @pytest.mark.parametrize(("source", "expected"), [("auto", "kspace"), ("image", "image"), ("kspace", "kspace")])
 def test_source_of_a_run_that_has_both(root, source, expected):
     study.put_kspace(root, KSPACE)
@@ -182,6 +264,17 @@ def test_half_a_receive_pair_is_not_used(root):
     inputs = collect(root, "01", "01")
     assert inputs.sodium[0].receive_pair is None
     assert "partner" in inputs.warnings[0]
+
+
+@pytest.mark.parametrize("head", [{"matrix": study.affine() + 0.02 * np.eye(4, k=3)}, {"data": study.noise()[1:]}])
+def test_a_receive_pair_on_two_grids_is_refused(root, head):
+    _fmap(root, "acq-body_RB1COR", ResonantNucleus="23Na")
+    path = _fmap(root, "acq-head_RB1COR", ResonantNucleus="23Na")
+    assert collect(root, "01", "01").sodium[0].receive_pair
+    study.put_image(path, **head)
+    with pytest.raises(InputError, match=r"acq-head_RB1COR\.nii\.gz: lies on another grid than its partner .*acq-body"):
+        collect(root, "01", "01")
+    assert collect(root, "01", "01", filters={"receive": {"acquisition": "body"}}).sodium[0].receive_pair is None
 
 
 def test_proton_image_by_preference(root):

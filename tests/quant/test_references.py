@@ -89,12 +89,19 @@ def test_radius_and_length_can_be_found_too(tube_image):
     assert found.signal == pytest.approx(500.0, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("part", "where"),
+    [([7, 511, 511, -90, -90], [1, 2]), ([-512, 511, 7, 511, -512], [0, 1, 3, 4]), ([-512, -512, 80, 80], [0, 1])],
+)
+def test_parts_of_complex_data_are_clipped_at_either_end(part, where):
+    assert list(np.flatnonzero(clipped_voxels(np.array(part)))) == where
+
+
 def test_clipped_bubbled_absent_and_cut_references_are_not_used(tube_image):
     stored = np.round(np.minimum(tube_image, 480.0)).astype(np.int16)
     clipped = measure_reference(stored.astype(float), AFFINE, TUBE, MTF, 1.0, clipped=clipped_voxels(stored))
     assert (clipped.flag, clipped.usable) == ("clipped", False)
     assert clipped.clipped > 10
-
     bubble = ReferenceGeometry("bubble", (-3.0, 8.0, 12.0), 5.0)
     bubbled = measure_reference(image_of([(TUBE, 500.0), (bubble, -500.0)], N, MTF), AFFINE, TUBE, MTF, 1.0)
     assert bubbled.flag == "poor fit"

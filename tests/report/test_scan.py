@@ -72,3 +72,8 @@ def test_only_what_was_found_is_told():
     assert "atlas mine. Version: 3." in body(record({"atlas": {"name": "mine", "version": "3"}}))
     # A transform that was given is not registered, so nothing refines it.
     assert "registered" not in body(record({"registration_refined": True}, RAN | {"registration": None}))
+
+
+def test_complex_data_are_told_beside_the_noise_floor():
+    floor = {item.name: item.value for item in scan_report(record({"phase_left": 0.0123}), {}).summary}["Noise floor"]
+    assert floor == "zero-mean, complex data (1.2 % of the power left imaginary)"
