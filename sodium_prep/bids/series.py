@@ -246,6 +246,10 @@ def _runs(
         text = (own_images or own_raw)[0].entities.get("run")
         by_echo = _check_echoes(checked), _check_echoes(files)
         runs.append(SodiumRun(text, *by_echo, chosen))
+    alone = next((run for run in runs if run.source == "image"), None)
+    if alone is not None and any(run.source == "kspace" for run in runs):
+        problem = "has no k-space, which other runs of the series have; one reconstruction serves all"
+        raise InputError(alone.files[0].path, problem, "Add it, or take the images of all runs (--recon vendor)")
     return tuple(runs)
 
 

@@ -206,6 +206,16 @@ def test_source_of_a_run_that_has_both(root, source, expected):
     assert len(run.images) == len(run.kspace) == 1
 
 
+def test_runs_of_a_series_share_one_source(root):
+    (root / SODIUM).unlink()
+    for run in (1, 2):
+        study.put_sodium(root, SODIUM.replace("_PDw", f"_run-{run}_PDw"))
+    study.put_kspace(root, KSPACE.replace("_kspace", "_run-1_kspace"))
+    with pytest.raises(InputError, match=r"run-2_PDw.nii.gz: has no k-space, which other runs"):
+        collect(root, "01", "01")
+    assert {run.source for run in collect(root, "01", "01", source="image").sodium[0].runs} == {"image"}
+
+
 def test_kspace_alone_makes_a_series(root):
     (root / SODIUM).unlink()
     raw = study.put_kspace(root, KSPACE)
