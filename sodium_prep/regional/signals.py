@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -206,12 +206,7 @@ def regional_signals(
             found[name] = corrected(model, fits, [fit.misfit for fit in fits])
         elif name == "joint":
             to_native = np.linalg.solve(sodium_affine, np.linalg.solve(sodium_to_t1w, compartments.affine))
-            moved = joint_model(
-                compartments, blurred, image, mask, noise, designs[0].membership, push, to_native, brain
-            )
-            joint = [moved.system.fit(design.membership) for design in designs]
-            about = replace(model, compartments=moved.compartments, blurred=moved.blurred, errors=moved.errors.unseen)
-            found[name] = corrected(about, joint, [fit.misfit for fit in joint])
+            found[name] = _joint(model, image, noise, brain, push, to_native)
         elif name == "kspace":
             found[name] = from_kspace(model, spokes, system, prediction, sodium_to_t1w, voxel_kernel)
         elif name in ("mg", "iy", "mlts"):
@@ -230,6 +225,23 @@ def regional_signals(
         first.misfit, first.residual_sd, first.noise_sd, first.condition, residual, prediction,
         _voxelwise(corrector, maps, notes), tuple(notes),
     )  # fmt: skip
+
+
+def _joint(
+    model: Model,
+    image: NDArray[np.floating],
+    noise: Noise,
+    brain: NDArray[np.bool_],
+    push: Callable[[Compartments], NDArray[np.float32]],
+    to_native: Array,
+) -> Signals:
+    """Signals and errors about the borders that fit the image best."""
+    best = joint_model(
+        model.compartments, model.blurred, image, model.mask, noise, model.designs[0].membership, push, to_native, brain
+    )
+    fits = [best.system.fit(design.membership) for design in model.designs]
+    moved = replace(model, compartments=best.compartments, blurred=best.blurred, errors=best.errors.unseen)
+    return corrected(moved, fits, [fit.misfit for fit in fits])
 
 
 def _voxelwise(corrector: Corrector, wanted: Sequence[MapName], notes: list[str]) -> CorrectedMaps:

@@ -264,7 +264,7 @@ def _regional(step: Step) -> str:
     if "joint" in estimators:
         text += (
             "In a second fit the errors of the tissue fractions at the borders of two tissues were random effects "
-            "{henderson1975}, estimated with the regional signals (joint). "
+            "{henderson1975}, estimated with the regional signals by Gauss-Newton, as a check (joint). "
         )
     if "gtm" in estimators:
         text += "The geometric transfer matrix {rousset1998} was solved for comparison. "
