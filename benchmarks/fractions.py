@@ -35,6 +35,7 @@ from sodium_prep.physics.relaxation import TISSUES, tissue_relaxation
 from sodium_prep.pvc.compartments import Compartments, build_compartments
 from sodium_prep.pvc.estimators import fit_mask, labbe
 from sodium_prep.pvc.forward import push_compartments
+from sodium_prep.pvc.fraction_errors import fraction_errors
 from sodium_prep.pvc.joint import joint_model
 from sodium_prep.pvc.noise import Noise
 from sodium_prep.pvc.psf import PsfModel
@@ -218,8 +219,9 @@ def errors(study: Study, fractions, **options) -> tuple[dict[str, float], dict[s
     # As wide as in a usual scan: it weighs the errors of the fractions, and nothing else here.
     noise = Noise(np.full(SODIUM_SHAPE, USUAL_NOISE_SD, np.float32), None)
     plain = labbe(blurred, study.sodium, mask, noise, c.kinds).fit()
+    wrong = fraction_errors(c, plain.values, mask, lambda moved: push(moved, kernel))
     joint = joint_model(
-        c, blurred, study.sodium, mask, noise, np.eye(len(c.names)), lambda moved: push(moved, kernel),
+        c, blurred, wrong, study.sodium, mask, noise, np.eye(len(c.names)), lambda moved: push(moved, kernel),
         np.linalg.solve(SODIUM_AFFINE, study.affine),
     ).system.fit()  # fmt: skip
     return tuple(

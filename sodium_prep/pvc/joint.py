@@ -58,6 +58,7 @@ class JointModel:
 def joint_model(
     compartments: Compartments,
     blurred: NDArray[np.float32],
+    errors: FractionErrors,
     image: NDArray[np.floating],
     mask: NDArray[np.bool_],
     noise: Noise,
@@ -70,8 +71,8 @@ def joint_model(
 
     Parameters
     ----------
-    compartments, blurred
-        The head as it is thought to be, and what ``push`` makes of it.
+    compartments, blurred, errors
+        The head as it is thought to be, what ``push`` makes of it, and the errors of its fractions.
     image, mask, noise, core
         As for :func:`sodium_prep.pvc.estimators.labbe`.
     membership : (n_compartments, k)
@@ -82,33 +83,42 @@ def joint_model(
         From voxels of the T1w grid to those of the image.
     """
     slopes, original = Slopes.over(mask), compartments
-    voxels = np.flatnonzero(mask)
     amounts = np.zeros((len(BORDERS), len(WAYS)))
-    plain = labbe(blurred, image, mask, noise, compartments.kinds, core)
-    fine = membership @ np.nan_to_num(plain.estimate(membership)[0])
-    objective = [float(np.sum((plain.image - fine @ plain.blurred) ** 2))]
-    for step in range(_STEPS + 1):
-        errors = fraction_errors(compartments, fine, mask, push)
+
+    def least_squares() -> tuple[Array, float]:
+        """Signals of the compartments with the borders where they are, and the sum of squares that they leave."""
+        plain = labbe(blurred, image, mask, noise, original.kinds, core)
+        fine = membership @ np.nan_to_num(plain.estimate(membership)[0])
+        return fine, float(np.sum((plain.image - fine @ plain.blurred) ** 2))
+
+    def linear() -> RegionalSystem:
+        """The model about the borders where they are."""
         borders = errors.at_borders
         about = np.array(image, np.float64)
-        about[mask] += amounts.reshape(-1) @ borders.images[:, voxels]
-        system = labbe(blurred, about, mask, noise, compartments.kinds, core, borders)
-        here = JointModel(amounts, compartments, blurred, errors, system, tuple(objective))
-        if step == _STEPS or (step and objective[-1] > (1.0 - _CONVERGED) * objective[-2]):
-            break
+        about[mask] += amounts.reshape(-1) @ borders.images[:, np.flatnonzero(mask)]
+        return labbe(blurred, about, mask, noise, original.kinds, core, borders)
+
+    system = linear()
+    objective = [least_squares()[1]]
+    for _ in range(_STEPS):
         wanted = system.estimate(membership)[1].reshape(amounts.shape)
+        before = amounts, compartments, blurred
         for halving in range(_HALVINGS):
-            trial = amounts + (wanted - amounts) / 2**halving
-            compartments = with_borders_moved(original, trial, slopes, to_native)
+            amounts = before[0] + (wanted - before[0]) / 2**halving
+            compartments = with_borders_moved(original, amounts, slopes, to_native)
             blurred = push(compartments)
-            plain = labbe(blurred, image, mask, noise, compartments.kinds, core)
-            fine = membership @ np.nan_to_num(plain.estimate(membership)[0])
-            residual = float(np.sum((plain.image - fine @ plain.blurred) ** 2))
-            found = residual + float(system.penalties @ trial.reshape(-1) ** 2)
+            fine, residual = least_squares()
+            found = residual + float(system.penalties @ amounts.reshape(-1) ** 2)
             if found < objective[-1]:
                 break
         else:
+            amounts, compartments, blurred = before
             break
-        amounts = trial
         objective.append(found)
-    return here
+        converged = found > (1.0 - _CONVERGED) * objective[-2]
+        if not converged:
+            errors = fraction_errors(compartments, fine, mask, push)
+        system = linear()
+        if converged:
+            break
+    return JointModel(amounts, compartments, blurred, errors, system, tuple(objective))

@@ -237,8 +237,9 @@ def _joint(
 ) -> Signals:
     """Signals and errors about the borders that fit the image best."""
     best = joint_model(
-        model.compartments, model.blurred, image, model.mask, noise, model.designs[0].membership, push, to_native, brain
-    )
+        model.compartments, model.blurred, model.errors, image, model.mask, noise, model.designs[0].membership, push,
+        to_native, brain,
+    )  # fmt: skip
     fits = [best.system.fit(design.membership) for design in model.designs]
     moved = replace(model, compartments=best.compartments, blurred=best.blurred, errors=best.errors.unseen)
     return corrected(moved, fits, [fit.misfit for fit in fits])

@@ -141,10 +141,10 @@ def test_joint_model_finds_borders_that_are_far_off(model):
     wrong = np.array([[0.05, 0.0, 0.03, 0.0], [-0.6, 0.1, 0.0, 0.0]])
     true = with_borders_moved(head, wrong, Slopes.over(mask), TO_NATIVE)
     image, blurred = (values @ push(true)).reshape(heads.SHAPE), push(head)
-    found = joint_model(head, blurred, image, mask, noise, np.eye(len(head.names)), push, TO_NATIVE)
     plain = labbe(blurred, image, mask, noise, head.kinds).fit()
-    derivatives = fraction_errors(head, plain.values, mask, push).at_borders
-    once = labbe(blurred, image, mask, noise, head.kinds, errors=derivatives).fit()
+    derivatives = fraction_errors(head, plain.values, mask, push)
+    found = joint_model(head, blurred, derivatives, image, mask, noise, np.eye(len(head.names)), push, TO_NATIVE)
+    once = labbe(blurred, image, mask, noise, head.kinds, errors=derivatives.at_borders).fit()
     cortex = head.names.index("cortex")
     error = [abs(fit.values[cortex] / values[cortex] - 1.0) for fit in (plain, once, found.system.fit())]
     assert error[0] > 0.1
