@@ -40,7 +40,7 @@ from sodium_prep.regional.signals import (
     RegionalSignals,
     regional_signals,
 )
-from sodium_prep.regional.table import regional_table
+from sodium_prep.regional.table import doubted_groups, regional_table
 
 Array = NDArray[np.float64]
 
@@ -195,7 +195,7 @@ def quantify_scan(
         notes.append("There is no reference, so nothing is given in mmol/L.")
     tsc, stderr, corrected = _maps(scan, compartments, relaxations, lines, signals)
     table = regional_table(signals, lines)
-    doubted = sorted({row["name"] for row in table if row["index"] is None and "fractions" in row["flag"].split("+")})
+    doubted = doubted_groups(table)
     if doubted:
         notes.append(
             f"Tissue fractions are doubtful ({', '.join(doubted)}): with tissue borders fitted to the sodium image "

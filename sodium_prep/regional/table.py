@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -172,6 +172,11 @@ def regional_table(signals: RegionalSignals, lines: Mapping[str, CalibrationLine
     place = {id(region): i for i, region in enumerate(signals.regions)}
     rows.sort(key=lambda item: (place[item[0]], order[item[1]["reference"]]))
     return [row for _, row in rows]
+
+
+def doubted_groups(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of merged regions whose least-squares value the joint fit contradicts."""
+    return sorted({row["name"] for row in rows if row["index"] is None and "fractions" in row["flag"].split("+")})
 
 
 def _rows(

@@ -19,7 +19,7 @@ from sodium_prep.recon.noise import noise_power_spectrum
 from sodium_prep.regional.designs import build_designs
 from sodium_prep.regional.estimates import PSF_WIDTH, Signals
 from sodium_prep.regional.signals import regional_signals
-from sodium_prep.regional.table import TABLE_COLUMNS, csf_line, regional_table
+from sodium_prep.regional.table import TABLE_COLUMNS, csf_line, doubted_groups, regional_table
 from tests.pvc import heads
 
 COLUMNS = [
@@ -344,5 +344,6 @@ def test_values_that_the_sodium_image_contradicts_are_flagged():
         )
         plain, joint = (pick(rows, "Cortex", "both", estimator) for estimator in ("labbe", "joint"))
         assert ("fractions" in plain["flag"].split("+")) == flagged
+        assert ("Cortex" in doubted_groups(rows)) == flagged
         assert "fractions" not in joint["flag"]
         assert joint["tsc"] == pytest.approx(heads.TRUTH_MM["cortex"], rel=0.02)
