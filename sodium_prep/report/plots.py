@@ -213,14 +213,15 @@ def group_dots(
     regions = list(values)
     estimators = list(dict.fromkeys(e for region in values.values() for e in region))
     rng = np.random.default_rng(seed)
-    with new_figure(_WIDTH_IN, 0.5 + 2.3 * max(len(regions), 1)) as figure:
+    width = _WIDTH_IN * max(1.0, len(estimators) / 3)  # so that the names of groups have their place
+    with new_figure(width, 0.6 + 2.3 * max(len(regions), 1)) as figure:
         grid = figure.subplots(max(len(regions), 1), max(len(estimators), 1), sharey="row", squeeze=False)
         for row, region in zip(grid, regions, strict=False):
             for axes, estimator in zip(row, estimators, strict=True):
                 _dots(axes, values[region].get(estimator, {}), rng)
             row[0].set_ylabel(f"{region}\nTSC (mM)")
         for axes, estimator in zip(grid[0], estimators, strict=False):
-            axes.set_title(ESTIMATOR_NAMES.get(estimator, estimator), fontsize=8.5)
+            axes.set_title(ESTIMATOR_NAMES.get(estimator, estimator).replace(" (", "\n("), fontsize=8.5)
         height = float(figure.get_size_inches()[1])
         figure.text(0.01, 1 - 0.06 / height, title, va="top", fontsize=10.5, fontweight="bold")
         figure.tight_layout(pad=0.6, rect=(0, 0, 1, 1 - 0.28 / height))
