@@ -39,7 +39,7 @@ class JointModel:
     compartments, blurred
         The head with borders there, and what the acquisition shows of it.
     errors
-        Of these fractions.
+        Of these fractions, or of those before a last step that gained next to nothing.
     system
         Least squares of the image with the errors at borders as random effects.
     objective
