@@ -1,0 +1,164 @@
+"""The signal equation of a whole scan: coils, decay and off-resonance during the readout, samples anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from sodium_prep.recon.nufft import Nufft
+from sodium_prep.recon.toeplitz import Toeplitz
+
+ComplexArray = NDArray[np.complexfloating[Any]]
+Images = NDArray[Any]
+
+
+class Encoding:
+    """``y_cj = dV sum_l u_l(t_j) sum_r S_c(r) c_l(r) x(r) exp(-2 pi i k_j . r)``.
+
+    Parameters
+    ----------
+    k_per_mm
+        (readouts, samples, 3), 1/mm.
+    voxel_mm
+        Of the grid; voxel ``N // 2`` is where the phase of every k is zero.
+    sensitivities
+        S_c, (coils, X, Y, Z).
+    courses, coefficients
+        u_l (L, samples) and c_l (L, X, Y, Z) of :class:`sodium_prep.recon.time_courses.TimeBasis`; None for a signal
+        that does not change during the readout.
+    dtype
+        complex64 or complex128.
+    workers
+        Threads; the result does not depend on them.
+    """
+
+    def __init__(
+        self,
+        k_per_mm: NDArray[np.floating[Any]],
+        voxel_mm: tuple[float, float, float],
+        sensitivities: ComplexArray,
+        courses: NDArray[Any] | None = None,
+        coefficients: NDArray[Any] | None = None,
+        dtype: DTypeLike = np.complex64,
+        workers: int = 1,
+    ) -> None:
+        if (courses is None) != (coefficients is None):
+            raise ValueError("courses in time and their coefficients in space belong together")
+        self.k_per_mm = k_per_mm
+        self.voxel_mm = voxel_mm
+        self.sensitivities = sensitivities
+        nx, ny, nz = sensitivities.shape[1:]
+        self.shape = (nx, ny, nz)
+        self.courses = courses
+        self.coefficients = coefficients
+        self.dtype = np.dtype(dtype)
+        self.workers = workers
+        self._nufft = Nufft(k_per_mm.reshape(-1, 3), self.shape, voxel_mm, dtype)
+
+    def _terms(self) -> list[tuple[Any, Any]]:
+        """Pairs of u_l and c_l."""
+        if self.courses is None or self.coefficients is None:
+            return [(1.0, 1.0)]
+        return list(zip(self.courses, self.coefficients, strict=True))
+
+    def forward(self, image: Images) -> ComplexArray:
+        """Samples (coils, readouts, samples) of an image (X, Y, Z) in signal per mm^3."""
+        out = np.zeros((len(self.sensitivities), *self.k_per_mm.shape[:2]), self.dtype)
+        for samples, sensitivity in zip(out, self.sensitivities, strict=True):
+            for course, coefficient in self._terms():
+                samples += course * self._nufft.forward(sensitivity * coefficient * image).reshape(samples.shape)
+        return out
+
+    def adjoint(self, samples: ComplexArray) -> ComplexArray:
+        """Adjoint of ``forward / dV``: image (X, Y, Z) of samples (coils, readouts, samples)."""
+        out = np.zeros(self.shape, self.dtype)
+        for values, sensitivity in zip(samples, self.sensitivities, strict=True):
+            for course, coefficient in self._terms():
+                plane_waves = self._nufft.adjoint((values * np.conj(course)).reshape(-1))
+                out += np.conj(sensitivity * coefficient) * plane_waves
+        return out
+
+    def normal(self, weights: NDArray[np.floating[Any]]) -> Callable[[Images], ComplexArray]:
+        """``adjoint . weights . forward`` as an operator on images, by :class:`~sodium_prep.recon.toeplitz.Toeplitz`.
+
+        Parameters
+        ----------
+        weights
+            (readouts or 1, samples), real.
+        """
+        toeplitz = Toeplitz(self.k_per_mm, weights, self.shape, self.voxel_mm, self.courses, self.dtype)
+
+        def one(sensitivity: ComplexArray, image: Images) -> ComplexArray:
+            seen = sensitivity * image
+            if self.coefficients is None:
+                return np.asarray(sensitivity.conj() * toeplitz(seen[None])[0])
+            through = toeplitz(self.coefficients * seen)
+            through *= self.coefficients.conj()
+            return np.asarray(sensitivity.conj() * through.sum(axis=0))
+
+        def apply(image: Images) -> ComplexArray:
+            total = np.zeros(self.shape, self.dtype)
+            with ThreadPoolExecutor(self.workers) as pool:
+                for part in pool.map(lambda s: one(s, image), self.sensitivities):
+                    total += part
+            return total
+
+        return apply
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """``min 1/2 sum_j w_j |(A x - y)_j|^2`` over real images x, in the form that solvers need.
+
+    The phase of the object is in the sensitivities, so its image is real: half of the noise and half of what
+    undersampling leaves open is gone before any prior.
+
+    Attributes
+    ----------
+    normal
+        ``x -> Re A^H W A x``, (X, Y, Z) float32. With density compensation as weights and sensitivities of unit norm
+        its eigenvalues lie near 1 for images whose spectrum was sampled and near 0 for others.
+    right
+        ``Re A^H W y``, (X, Y, Z) float32: the gridded image.
+    """
+
+    normal: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    right: NDArray[np.float32]
+
+    def largest_eigenvalue(self, iterations: int = 12) -> float:
+        """Of the normal operator, by power iteration from a fixed start, rounded up by 2 %."""
+        x = np.random.default_rng(0).standard_normal(self.right.shape).astype(np.float32)
+        value = 0.0
+        for _ in range(iterations):
+            x /= np.linalg.norm(x)
+            x = self.normal(x)
+            value = float(np.linalg.norm(x))
+        return 1.02 * value
+
+
+def least_squares(
+    encoding: Encoding, kspace: ComplexArray, weights: NDArray[np.floating[Any]], gridded: Images | None = None
+) -> LeastSquares:
+    """The problem of one scan.
+
+    Parameters
+    ----------
+    kspace
+        (coils, readouts, samples), noise white and the same in all coils.
+    weights
+        Density compensation (readouts or 1, samples), 1/mm^3.
+    gridded
+        ``A^H W y`` where it was computed already.
+    """
+    operator = encoding.normal(weights)
+    right = encoding.adjoint(kspace * weights.astype(np.float32)) if gridded is None else gridded
+
+    def normal(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.ascontiguousarray(operator(image).real)
+
+    return LeastSquares(normal, np.ascontiguousarray(right.real, dtype=np.float32))

@@ -1,0 +1,91 @@
+"""The normal operator of non-uniform samples as a convolution on a doubled grid.
+
+``sum_j w_j exp(2 pi i k_j . (r - s))`` depends on ``r - s`` alone, so ``A^H W A`` is a convolution that two fast
+Fourier transforms make (Fessler et al., IEEE Trans Signal Process 2005;53:3393). With a signal that is a short sum of
+courses in time, ``y_j = sum_l u_l(t_j) F_j x_l``, it is a small matrix of such convolutions, with the weights
+``w conj(u_l) u_m``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from scipy import fft
+
+from sodium_prep.recon.nufft import Nufft
+
+ComplexArray = NDArray[np.complexfloating[Any]]
+
+_SLAB = 2
+"""Planes that go through the inner transforms together: few enough to stay in the cache."""
+
+
+class Toeplitz:
+    """``x_l -> dV sum_m sum_j w_j conj(u_l(t_j)) u_m(t_j) exp(+2 pi i k_j . r) sum_s exp(-2 pi i k_j . s) x_m(s)``.
+
+    Each convolution is exact for images on the grid; the transforms leave out what is zero before and not wanted after
+    them, and run slab by slab.
+
+    Parameters
+    ----------
+    k_per_mm
+        (readouts, samples, 3), 1/mm.
+    weights
+        (readouts or 1, samples), real.
+    shape, voxel_mm
+        Grid of the images.
+    courses
+        (L, samples) functions of time, real or complex; None for one that is constant.
+    dtype
+        complex64 or complex128.
+    """
+
+    def __init__(
+        self,
+        k_per_mm: NDArray[np.floating[Any]],
+        weights: NDArray[np.floating[Any]],
+        shape: tuple[int, int, int],
+        voxel_mm: tuple[float, float, float],
+        courses: NDArray[Any] | None = None,
+        dtype: DTypeLike = np.complex64,
+    ) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        samples = k_per_mm.shape[1]
+        u = np.ones((1, samples)) if courses is None else np.asarray(courses)
+        self.n_courses = len(u)
+        double = (2 * shape[0], 2 * shape[1], 2 * shape[2])
+        operator = Nufft(k_per_mm.reshape(-1, 3), double, voxel_mm, dtype)
+        real = not np.iscomplexobj(u)
+        self._kernels: dict[tuple[int, int], NDArray[Any]] = {}
+        for row in range(self.n_courses):
+            for column in range(row, self.n_courses):
+                product = np.broadcast_to(weights * (u[row].conj() * u[column]), k_per_mm.shape[:2])
+                point = operator.adjoint(product.reshape(-1)) * operator.voxel_volume_mm3
+                # Offsets of -N belong to no pair of voxels; without them the spectrum is as symmetric as it should be.
+                point[0], point[:, 0], point[:, :, 0] = 0.0, 0.0, 0.0
+                spectrum = fft.fftn(fft.ifftshift(point), overwrite_x=True)
+                self._kernels[row, column] = np.ascontiguousarray(spectrum.real) if real else spectrum
+
+    def _kernel(self, row: int, column: int, planes: slice) -> NDArray[Any]:
+        if row <= column:
+            return self._kernels[row, column][planes]
+        return np.asarray(self._kernels[column, row][planes].conj())
+
+    def __call__(self, images: ComplexArray) -> ComplexArray:
+        """Images (L, X, Y, Z), one for each course, convolved; the same shape."""
+        nx, ny, nz = self.shape
+        # One list entry per course, (2 X, Y, Z); what comes out takes the place of what went in.
+        wide = [fft.fft(np.asarray(image, self.dtype), n=2 * nx, axis=0) for image in images]
+        for first in range(0, 2 * nx, _SLAB):
+            planes = slice(first, first + _SLAB)
+            slabs = [fft.fft(fft.fft(w[planes], n=2 * ny, axis=1), n=2 * nz, axis=2, overwrite_x=True) for w in wide]
+            for row, w in enumerate(wide):
+                product = slabs[0] * self._kernel(row, 0, planes)
+                for column in range(1, self.n_courses):
+                    product += slabs[column] * self._kernel(row, column, planes)
+                product = fft.ifft(product, axis=2, overwrite_x=True)[:, :, :nz]
+                w[planes] = fft.ifft(product, axis=1)[:, :ny]
+        return np.stack([fft.ifft(w, axis=0, overwrite_x=True)[:nx] for w in wide])
