@@ -33,7 +33,9 @@ def test_steps_of_conjugate_gradients_solve_a_small_system():
     matrix = (matrix @ matrix.T + 27.0 * np.eye(27)).astype(np.float32)
     truth = rng.standard_normal(27).astype(np.float32)
     problem = LeastSquares(
-        lambda x: (matrix @ x.ravel()).reshape(x.shape).astype(np.float32), (matrix @ truth).reshape(3, 3, 3)
+        lambda x: (matrix @ x.ravel()).reshape(x.shape).astype(np.float32),
+        (matrix @ truth).reshape(3, 3, 3),
+        lambda: 1.0,
     )
     image, krylov = conjugate_gradients(problem, [np.zeros((3, 3, 3), np.float32)], max_steps=27)
     np.testing.assert_allclose(image.ravel(), truth, atol=1e-3)
