@@ -3,7 +3,7 @@ import pytest
 from scipy import sparse
 
 from sodium_prep.recon.encoding import LeastSquares
-from sodium_prep.recon.tv import Variation, tv
+from sodium_prep.recon.tv import Variation
 
 SHAPE = (9, 6, 7)
 
