@@ -84,6 +84,8 @@ def plan_series(
         label=f"{session}{label}",
         files=tuple(run.files[0].path for run in series.runs),
         kspace=kspace,
+        method=settings.kspace_method,
+        strength=settings.recon_strength,
         other_parts=other_parts,
         acquisition=asdict(facts.acquisition),
         relaxation=sidecar.relaxation_given(),
@@ -107,7 +109,7 @@ def plan_series(
         ran={
             "software": {"sodium_prep": settings.version, **_versions()},
             "recon": {
-                "method": "gridding" if kspace else "vendor",
+                "method": settings.kspace_method if kspace else "vendor",
                 "complex": any(other_parts),
                 "trajectory": facts.acquisition.trajectory if facts.psf_known else None,
                 "n_spokes": block.number_of_spokes,

@@ -70,6 +70,8 @@ def choose_psf(sidecar: SodiumSidecar, facts: AcquisitionFacts, settings: Settin
     if files:
         reason = f"given as an image of a point by {option}: {', '.join(path.name for path in files.values())}"
         return PsfPlan("measured", reason, files=files, warnings=(_ONE_FOR_ALL,) if set(files) == {ALL} else ())
+    if kspace and settings.kspace_method != "gridding":
+        return PsfPlan("measured", f"measured by points added to the data of this scan ({settings.kspace_method})")
     if facts.psf_known:
         return PsfPlan("acquisition", computed_reason(facts.acquisition), sought=not kspace)
     lacking = f"not known ({', '.join(facts.missing)} missing)"
