@@ -26,6 +26,8 @@ class SeriesPlan:
         Image or k-space file of each run.
     kspace
         Whether they are k-space.
+    described
+        For each k-space file, fields of :class:`sodium_prep.recon.raw_data.RawDescription`.
     other_parts
         For each image, the ``phase`` or ``imaginary`` part that makes complex data with it, or nothing.
     acquisition, psf_known
@@ -63,6 +65,7 @@ class SeriesPlan:
     psf: PsfPlan
     vials: tuple[dict[str, Any], ...]
     vials_placed: bool
+    described: tuple[dict[str, Any], ...] = ()
     other_parts: tuple[dict[str, Path], ...] = ()
     n_channels: int = 1
     acq: str = ""
@@ -314,7 +317,7 @@ def _quantification(
         imaginary = [others["imaginary"] for others in plan.other_parts if "imaginary" in others]
         quant.inputs.stored_files = [str(path) for path in (*plan.files, *imaginary)]
     elif "kspace" in estimators:
-        quant.inputs.kspace_file = str(plan.files[0])
+        quant.inputs.kspace_file, quant.inputs.described = str(plan.files[0]), plan.described[0]
     return quant
 
 
@@ -382,7 +385,10 @@ def _image_chain(
     from sodium_prep.interfaces import sodium
 
     if plan.kspace:
-        steps = [sodium.ReconstructKspace(in_file=str(path), kspace_filter=kspace_filter) for path in plan.files]
+        steps = [
+            sodium.ReconstructKspace(in_file=str(path), described=described, kspace_filter=kspace_filter)
+            for path, described in zip(plan.files, plan.described, strict=True)
+        ]
         runs = [Node(step, name=f"recon{number}", mem_gb=1.5) for number, step in enumerate(steps, start=1)]
         reports = [(runs[0], "report_file")]
     else:

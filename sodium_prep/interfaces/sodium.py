@@ -10,6 +10,7 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefine
 
 from sodium_prep.errors import InputError
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
+from sodium_prep.interfaces.kspace import KspaceInputSpec, read_first_echo
 
 
 class _ImageOutputSpec(TraitedSpec):  # type: ignore[misc]
@@ -21,17 +22,17 @@ class _ImageOutputSpec(TraitedSpec):  # type: ignore[misc]
 class ReconstructKspace(Step):
     """Density-compensated gridding of one k-space file."""
 
-    class input_spec(StepInputSpec):
-        in_file = File(exists=True, mandatory=True, desc="ISMRMRD file")
+    class input_spec(KspaceInputSpec):
+        in_file = File(exists=True, mandatory=True, desc="raw data")
         kspace_filter = traits.Enum("none", "hamming", usedefault=True)
 
     output_spec = _ImageOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from sodium_prep.recon.raw import read_ismrmrd
         from sodium_prep.recon.reconstruct import reconstruct
 
-        result = reconstruct(read_ismrmrd(Path(self.inputs.in_file)), self.inputs.kspace_filter)
+        raw, notes = read_first_echo(self.inputs.in_file, self.inputs.described)
+        result = reconstruct(raw, self.inputs.kspace_filter)
         save_image(self.out_path("out_file", "sodium.nii"), result.image, result.affine)
         save_noise(self.out_path("noise_file", "noise.npz"), result.noise_sd, result.noise_psd)
         report = {
@@ -43,6 +44,7 @@ class ReconstructKspace(Step):
             "floor": "zero-mean",
             "floor_corrected": False,
             "clipped_fraction": 0.0,
+            "kspace_notes": notes,
         }
         save_json(self.out_path("report_file", "image.json"), report)
         return runtime

@@ -240,21 +240,20 @@ def _fitting(scan: Scan, half_extents_per_mm: tuple[float, float, float]) -> Gri
         products = np.asarray(grid.voxel_mm) * 2.0 * np.asarray(half_extents_per_mm)
         if np.abs(products - 1.0).max() <= _RESOLUTION_TOLERANCE:
             return grid
-    stated = [_by_axis(grid.voxel_mm) for grid in scan.grids]
-    same = len(set(half_extents_per_mm)) == 1
-    reach = [f"{1e3 * k:.4g}" for k in half_extents_per_mm]
-    voxels = [0.5 / k for k in half_extents_per_mm]
+    stated = dict.fromkeys(_by_axis(grid.voxel_mm) for grid in scan.grids)
+    reach = _by_axis([1e3 * k for k in half_extents_per_mm], 4)
     raise InputError(
         scan.source,
-        f"its trajectory reaches |k| = {reach[0] if same else ' x '.join(reach)}/m, which makes voxels of"
-        f" {f'{voxels[0]:.3g}' if same else _by_axis(voxels)} mm,"
-        f" but its header states {' or '.join(dict.fromkeys(stated))} mm",
+        f"its trajectory reaches |k| = {reach}/m, which makes voxels of"
+        f" {_by_axis([0.5 / k for k in half_extents_per_mm])} mm, but its header states {' or '.join(stated)} mm",
         "Check that k is in 1/m (not rad/m or scaled to 0.5) and that matrix and field of view are right",
     )
 
 
-def _by_axis(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:.3g}" for value in values)
+def _by_axis(values: Sequence[float], digits: int = 3) -> str:
+    """Values along the axes, one where they are the same."""
+    texts = [f"{value:.{digits}g}" for value in values]
+    return texts[0] if len(set(texts)) == 1 else " x ".join(texts)
 
 
 def _noise(scan: Scan, coils: int, dwell_time_s: float, n_averages: int) -> NDArray[np.complex64] | None:

@@ -91,7 +91,7 @@ def reconstruct(raw: RawData, kspace_filter: FilterName = "none", box: int = 7) 
     Parameters
     ----------
     raw
-        From :func:`sodium_prep.recon.raw.read_ismrmrd`.
+        From :func:`sodium_prep.recon.raw.read_raw`.
     kspace_filter
         ``none`` or ``hamming``.
     box

@@ -8,8 +8,10 @@ takes it; the slice normal and position of the protocol have to agree with it.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.recon.assemble import CONVERT, Echo, Grid, Noise, Scan, oriented_grid
-from sodium_prep.recon.hdf5 import read_trajectory
+from sodium_prep.recon.hdf5 import read_trajectory, unreadable
 from sodium_prep.recon.raw_data import NUCLEUS, RawDescription
 from sodium_prep.recon.trajectory import radial_trajectory
 
@@ -28,6 +30,10 @@ _RAID_HEADER, _RAID_ENTRY, _RAID_PLACE = 8, 152, 8
 _SHORTEST_VB_HEADER = 10000
 _SAME_PLACE_MM, _SAME_DIRECTION = 0.5, 0.999
 _SAME_DURATION = 0.01
+_SHORTEST_READOUT = 128
+_LARGE_INDEX = re.compile(rb"\[\d{5,}\][\w.\[\]]*\s*=")
+"""In the protocol's text, which is parsed into lists of such a length."""
+_NAME_FILE = "Name an HDF5 file with k in SodiumAcquisition.TrajectoryFile, or give all parameters of DA-3DPR or 3DPR"
 
 
 class _Readout(NamedTuple):
@@ -56,75 +62,82 @@ def read_twix(path: Path, description: RawDescription) -> tuple[list[Echo], Scan
         If twixtools is not installed, the file is cut short or no twix file, another nucleus was measured, or the
         trajectory is not known or has another number of readouts or samples.
     """
-    try:
-        import twixtools
-    except ImportError:
-        mend = "Install it (pip install 'sodium-prep[siemens]'), or convert the file to ISMRMRD (siemens_to_ismrmrd)"
-        raise InputError(path, "is Siemens raw data, which need the package twixtools", mend) from None
+    check_twix(path, description)
+    from twixtools.twixprot import parse_twix_hdr
+
     noise, readouts, protocol = None, [], {}
     try:
         with path.open("rb") as stream:
-            for start, end, is_ve in _measurements(stream, path):
+            for start, data, end, is_ve in _measurements(stream, path):
                 stream.seek(start)
-                protocol = twixtools.twixprot.parse_twix_hdr(stream).get("MeasYaps", {})
-                (header_length,) = struct.unpack("<I", _bytes(stream, start, 4, path))
-                found = list(_readouts(stream, start + header_length, end, is_ve, path))
-                readouts = [one for kind, one in found if kind == "image"]
-                silent = [one.samples for kind, one in found if kind == "noise"]
+                protocol = parse_twix_hdr(stream).get("MeasYaps", {})
+                found = list(_readouts(stream, data, end, is_ve, path))
+                readouts = [one for is_noise, one in found if not is_noise]
+                silent = [one.samples for is_noise, one in found if is_noise]
                 noise = _noise(silent, protocol, path) if silent else noise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(path, "is no twix file that can be read", "Export the raw data again") from error
-    _check_protocol(protocol, path)
-    if not readouts:
-        raise InputError(path, "holds no imaging readouts", "Export the measurement, not its adjustments")
-    if len({one.slice for one in readouts}) > 1:
-        raise InputError(path, "holds several slices", "Give a three-dimensional acquisition of one slab")
+    _check_measurement(readouts, protocol, path)
     dwell_s = _dwell_time_s(protocol, path)
-    echo_numbers = sorted({one.echo for one in readouts})
-    times = [1e-6 * float(time) for time in _value(protocol, "alTE") or []]
+    numbers = sorted({one.echo for one in readouts})
+    table = _trajectory(description, len(numbers), readouts[0].samples.shape[1], dwell_s, path)
     echoes = []
-    for number, echo in enumerate(echo_numbers):
-        own = [one for one in readouts if one.echo == echo]
-        if len({one.samples.shape for one in own}) > 1:
-            raise InputError(path, "its readouts differ in channels or length", CONVERT)
-        table = _trajectory(description, number, len(echo_numbers), own[0].samples.shape[1], dwell_s, path)
+    for number, k in zip(numbers, table, strict=True):
+        own = [one for one in readouts if one.echo == number]
         _, block = np.unique([one.block for one in own], axis=0, return_inverse=True)
         echoes.append(
             Echo(
                 samples=np.stack([one.samples for one in own]),
-                k_per_mm=table[_rows(own, len(table), path)],
+                k_per_mm=k[_rows(own, len(k), path)],
                 dwell_time_s=dwell_s,
                 block=block.ravel().astype(np.int32),
-                echo_time_s=times[echo] if echo < len(times) else None,
+                echo_time_s=_scaled(_number(protocol, "alTE", number), 1e-6),
             )
         )
-    repetition_us, flip_deg = _value(protocol, "alTR", 0), _value(protocol, "adFlipAngleDegree", 0)
     return echoes, Scan(
         source=str(path),
         grids=[_grid(protocol, description, readouts[0], path)],
         noise=noise,
         trajectory_name=description.trajectory,
-        field_strength_t=_value(protocol, "sProtConsistencyInfo", "flNominalB0"),
-        repetition_time_s=None if repetition_us is None else 1e-6 * float(repetition_us),
-        flip_angle_deg=None if flip_deg is None else float(flip_deg),
+        field_strength_t=_number(protocol, "sProtConsistencyInfo", "flNominalB0"),
+        repetition_time_s=_scaled(_number(protocol, "alTR", 0), 1e-6),
+        flip_angle_deg=_number(protocol, "adFlipAngleDegree", 0),
         description=description,
     )
+
+
+def check_twix(path: Path, description: RawDescription) -> None:
+    """Refuse, without reading samples, a file that is cut short and one whose trajectory is not known.
+
+    Raises
+    ------
+    InputError
+        Also if twixtools is not installed.
+    """
+    if find_spec("twixtools") is None:
+        mend = "Install it (pip install 'sodium-prep[siemens]'), or convert the file to ISMRMRD (siemens_to_ismrmrd)"
+        raise InputError(path, "is Siemens raw data, which need the package twixtools", mend)
+    try:
+        with path.open("rb") as stream:
+            list(_measurements(stream, path))
+    except OSError as error:
+        raise unreadable(path, "twix") from error
+    if description.trajectory_file is None:
+        _acquisition(description, path)
+    elif not description.trajectory_file.is_file():
+        raise unreadable(description.trajectory_file, "HDF5")
 
 
 def _bytes(stream: BinaryIO, start: int, count: int, path: Path) -> bytes:
     stream.seek(start)
     found = stream.read(count)
     if len(found) < count:
-        raise _cut_short(path)
+        raise unreadable(path, "twix")
     return found
 
 
-def _cut_short(path: Path) -> InputError:
-    return InputError(path, "is cut short or no twix file", "Copy the file again from its source")
-
-
-def _measurements(stream: BinaryIO, path: Path) -> Iterator[tuple[int, int, bool]]:
-    """First and last byte of each measurement, and whether it is of software VD or later."""
+def _measurements(stream: BinaryIO, path: Path) -> Iterator[tuple[int, int, int, bool]]:
+    """Where each measurement, its data and its end are, and whether it is of software VD or later."""
     size = path.stat().st_size
     first, count = struct.unpack("<II", _bytes(stream, 0, 8, path))
     if first >= _SHORTEST_VB_HEADER or count > _MOST_MEASUREMENTS:
@@ -136,44 +149,45 @@ def _measurements(stream: BinaryIO, path: Path) -> Iterator[tuple[int, int, bool
         is_ve = True
     for start, length in places:
         if start + length > size or length < 8:
-            raise _cut_short(path)
+            raise unreadable(path, "twix")
         (header_length,) = struct.unpack("<I", _bytes(stream, start, 4, path))
         if not 8 <= header_length <= length:
-            raise _cut_short(path)
-        yield start, start + length, is_ve
+            raise unreadable(path, "twix")
+        if _LARGE_INDEX.search(_bytes(stream, start, header_length, path)):
+            raise InputError(path, "its protocol has an array of unlikely length", "Export the raw data again")
+        yield start, start + header_length, start + length, is_ve
 
 
-def _readouts(stream: BinaryIO, place: int, end: int, is_ve: bool, path: Path) -> Iterator[tuple[str, _Readout]]:
-    """Imaging and noise readouts of a measurement, which ends with one that is marked so."""
+def _readouts(stream: BinaryIO, place: int, end: int, is_ve: bool, path: Path) -> Iterator[tuple[bool, _Readout]]:
+    """Imaging readouts, and noise marked True, of a measurement, which ends with a readout that is marked so."""
     from twixtools.mdb import Mdb
 
-    while True:
-        if place + 128 > end:
-            raise _cut_short(path)
+    while place + _SHORTEST_READOUT <= end:
         stream.seek(place)
         block = Mdb(stream, is_ve)
         if block.is_flag_set("ACQEND"):
             return
-        if block.dma_len < 128 or place + int(block.dma_len) > end:
-            raise _cut_short(path)
-        kind = "noise" if block.is_flag_set("NOISEADJSCAN") else "image" if block.is_image_scan() else ""
-        if kind:
+        length = int(block.dma_len)
+        if length < _SHORTEST_READOUT or place + length > end:
+            break
+        is_noise = block.is_flag_set("NOISEADJSCAN")
+        if is_noise or block.is_image_scan():
             head, count = block.mdh, block.mdh.Counter
-            kept = slice(head.CutOff.Pre, head.SamplesInScan - head.CutOff.Post)
             where = head.SliceData.SlicePos
             yield (
-                kind,
+                is_noise,
                 _Readout(
                     count.Lin,
                     count.Eco,
                     (count.Rep, count.Ave),
                     count.Sli,
-                    block.data[:, kept],
+                    block.data[:, head.CutOff.Pre : head.SamplesInScan - head.CutOff.Post],
                     (where.Sag, where.Cor, where.Tra),
                     tuple(head.SliceData.Quaternion),
                 ),
             )
-        place += int(block.dma_len)
+        place += length
+    raise unreadable(path, "twix")
 
 
 def _value(protocol: Any, *keys: str | int) -> Any:
@@ -186,20 +200,35 @@ def _value(protocol: Any, *keys: str | int) -> Any:
     return protocol
 
 
-def _check_protocol(protocol: Any, path: Path) -> None:
+def _number(protocol: Any, *keys: str | int) -> float | None:
+    value = _value(protocol, *keys)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _scaled(value: float | None, unit: float) -> float | None:
+    return None if value is None else unit * value
+
+
+def _check_measurement(readouts: list[_Readout], protocol: Any, path: Path) -> None:
     nucleus = _value(protocol, "sTXSPEC", "asNucleusInfo", 0, "tNucleus")
     if nucleus is None:
         raise InputError(path, "does not state its nucleus", "Export the raw data with their protocol")
     if str(nucleus).strip('"').upper() != NUCLEUS.upper():
-        raise InputError(path, f"its nucleus is {nucleus!r}, not {NUCLEUS}", "Give the raw data of the sodium scan")
+        raise InputError(path, f"its nucleus is {nucleus}, not {NUCLEUS}", "Give the raw data of the sodium scan")
+    if not readouts:
+        raise InputError(path, "holds no imaging readouts", "Export the measurement, not its adjustments")
+    if len({one.slice for one in readouts}) > 1:
+        raise InputError(path, "holds several slices", "Give a three-dimensional acquisition of one slab")
+    if len({one.samples.shape for one in readouts}) > 1:
+        raise InputError(path, "its readouts differ in channels or length", CONVERT)
 
 
 def _dwell_time_s(protocol: Any, path: Path) -> float:
     """From sample to sample as recorded, that is with oversampling."""
-    dwell_ns = _value(protocol, "sRXSPEC", "alDwellTime", 0)
+    dwell_ns = _number(protocol, "sRXSPEC", "alDwellTime", 0)
     if not dwell_ns:
         raise InputError(path, "does not state its dwell time", "Export the raw data with their protocol")
-    return 1e-9 * float(dwell_ns)
+    return 1e-9 * dwell_ns
 
 
 def _noise(samples: list[NDArray[np.complex64]], protocol: Any, path: Path) -> Noise:
@@ -222,45 +251,47 @@ def _rows(readouts: list[_Readout], n_spokes: int, path: Path) -> NDArray[np.int
 
 
 def _trajectory(
-    description: RawDescription, echo: int, n_echoes: int, n_samples: int, dwell_s: float, path: Path
+    description: RawDescription, n_echoes: int, n_samples: int, dwell_s: float, path: Path
 ) -> NDArray[np.float32]:
-    """The k (spokes, samples, 3) of one echo, 1/mm."""
+    """Of each echo, k (echoes, spokes, samples, 3) in 1/mm."""
     if description.trajectory_file is None:
-        return _computed(description, n_samples, dwell_s, path)
-    k = read_trajectory(description.trajectory_file)
-    if k.ndim == 4 and len(k) != n_echoes:
-        problem = f"holds k of {len(k)} echoes, the raw data {n_echoes}"
-        raise InputError(description.trajectory_file, problem, "Write k (readouts, samples, 3), or one for each echo")
-    k = k[echo] if k.ndim == 4 else k
-    if k.shape[1] != n_samples:
-        problem = f"has {k.shape[1]} samples per readout, the raw data {n_samples}"
-        raise InputError(description.trajectory_file, problem, "Write k of every sample as it was recorded")
-    return k
+        acquisition, n_spokes = _acquisition(description, path)
+        told_s, lasts_s = acquisition.readout_duration_s, dwell_s * (n_samples - 1)
+        if abs(lasts_s - told_s) > _SAME_DURATION * told_s:
+            problem = (
+                f"its {n_samples} samples last {1e3 * lasts_s:.4g} ms, its ReadoutDuration is {1e3 * told_s:.4g} ms"
+            )
+            raise InputError(path, problem, "Correct ReadoutDuration, or name the measured k in TrajectoryFile")
+        try:
+            k = radial_trajectory(acquisition, n_spokes, n_samples).k_per_mm
+        except ValueError as error:
+            raise InputError(path, f"its trajectory cannot be computed: {error}", _NAME_FILE) from error
+    else:
+        k, where = read_trajectory(description.trajectory_file), description.trajectory_file
+        if k.ndim == 4 and len(k) != n_echoes:
+            mend = "Write k (readouts, samples, 3), or one for each echo"
+            raise InputError(where, f"holds k of {len(k)} echoes, the raw data {n_echoes}", mend)
+        if k.shape[-2] != n_samples:
+            problem = f"has {k.shape[-2]} samples per readout, the raw data {n_samples}"
+            raise InputError(where, problem, "Write k of every sample as it was recorded")
+    return np.broadcast_to(k, (n_echoes, *k.shape[-3:]))
 
 
-def _computed(description: RawDescription, n_samples: int, dwell_s: float, path: Path) -> NDArray[np.float32]:
-    """Trajectory from the sidecar's parameters: what the sidecar lacks is asked for, never guessed."""
+def _acquisition(description: RawDescription, path: Path) -> tuple[Acquisition, int]:
+    """Law and number of spokes from the sidecar's parameters: what it lacks is asked for, never guessed."""
     name, n_spokes = description.trajectory, description.n_spokes
     duration_s, resolution = description.readout_duration_s, description.nominal_resolution_mm
     fraction = 1.0 if name == "3DPR" else description.linear_fraction
-    mend = "Name an HDF5 file with k in SodiumAcquisition.TrajectoryFile, or give all parameters of DA-3DPR or 3DPR"
     if name not in ("DA-3DPR", "3DPR"):
         problem = f"does not hold its trajectory, and that of Trajectory {name} cannot be computed"
-        raise InputError(path, problem, mend)
+        raise InputError(path, problem, _NAME_FILE)
     if n_spokes is None or duration_s is None or resolution is None or fraction is None:
         keys = ("NumberOfSpokes", "ReadoutDuration", "NominalResolution", "LinearFraction")
         values = (n_spokes, duration_s, resolution, fraction)
         missing = [key for key, value in zip(keys, values, strict=True) if value is None]
-        raise InputError(path, f"does not hold its trajectory, and its sidecar lacks {', '.join(missing)}", mend)
-    lasts_s = dwell_s * (n_samples - 1)
-    if abs(lasts_s - duration_s) > _SAME_DURATION * duration_s:
-        told = f"{n_samples} samples last {1e3 * lasts_s:.4g} ms, its ReadoutDuration is {1e3 * duration_s:.4g} ms"
-        raise InputError(path, f"its {told}", "Correct ReadoutDuration, or name the measured k in TrajectoryFile")
-    acquisition = Acquisition(0.0, 1.0, 90.0, 3.0, name, lasts_s, resolution, fraction)  # times and field do not count
-    try:
-        return radial_trajectory(acquisition, n_spokes, n_samples).k_per_mm
-    except ValueError as error:
-        raise InputError(path, f"its trajectory cannot be computed: {error}", mend) from error
+        raise InputError(path, f"does not hold its trajectory, and its sidecar lacks {', '.join(missing)}", _NAME_FILE)
+    # Times of the sequence and the field do not count for k.
+    return Acquisition(0.0, 1.0, 90.0, 3.0, name, duration_s, resolution, fraction), n_spokes
 
 
 def _grid(protocol: Any, description: RawDescription, readout: _Readout, path: Path) -> Grid:
@@ -268,7 +299,7 @@ def _grid(protocol: Any, description: RawDescription, readout: _Readout, path: P
     slab = _value(protocol, "sSliceArray", "asSlice", 0)
     components = ("dSag", "dCor", "dTra")
     normal, centre = (
-        np.array([_value(slab, name, one) or 0.0 for one in components]) for name in ("sNormal", "sPosition")
+        np.array([_number(slab, name, one) or 0.0 for one in components]) for name in ("sNormal", "sPosition")
     )
     w, x, y, z = readout.quaternion
     phase_read_slice = np.array(
@@ -283,9 +314,9 @@ def _grid(protocol: Any, description: RawDescription, readout: _Readout, path: P
     if not abs(along) > _SAME_DIRECTION or not apart < _SAME_PLACE_MM:
         problem = f"its readouts and its protocol disagree about the slab: {apart:.1f} mm, direction cosine {along:.3f}"
         raise InputError(path, problem, "Convert the file to ISMRMRD (siemens_to_ismrmrd) with the right geometry")
-    extents = [float(_value(slab, name) or 0.0) for name in ("dReadoutFOV", "dPhaseFOV", "dThickness")]
+    extents = [_number(slab, name) or 0.0 for name in ("dReadoutFOV", "dPhaseFOV", "dThickness")]
     field_mm = description.field_of_view_mm or (extents[0], extents[1], extents[2])
-    base = _value(protocol, "sKSpace", "lBaseResolution")
+    base = _number(protocol, "sKSpace", "lBaseResolution")
     resolution = description.nominal_resolution_mm or ((field_mm[0] / base,) * 3 if base else None)
     if resolution is None or min(resolution) <= 0.0 or min(field_mm) <= 0.0:
         mend = "Give FieldOfView and NominalResolution in the sidecar's SodiumAcquisition"
