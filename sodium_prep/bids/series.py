@@ -250,9 +250,7 @@ def _runs(
         text = (own_images or own_raw)[0].entities.get("run")
         by_echo = _check_echoes(checked), _check_echoes(files)
         if chosen == "kspace":
-            warnings += [
-                f"{later.path}: is not used for TSC, which comes of the first echo." for later in by_echo[1][1:]
-            ]
+            warnings += [f"{file.path}: is not used for TSC, which comes of the first echo." for file in by_echo[1][1:]]
         runs.append(SodiumRun(text, *by_echo, chosen))
     alone = next((run for run in runs if run.source == "image"), None)
     if alone is not None and any(run.source == "kspace" for run in runs):

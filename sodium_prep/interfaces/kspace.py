@@ -23,6 +23,5 @@ def read_first_echo(path: str, described: dict[str, Any]) -> tuple[Any, list[str
     if "trajectory_file" in described:
         described = {**described, "trajectory_file": Path(described["trajectory_file"])}
     raw, *later = read_raw(path, RawDescription(**described))
-    times = ", ".join(f"{1e3 * echo.echo_time_s:g}" for echo in later)
-    note = f"{Path(path).name} holds {len(later) + 1} echoes; TSC is computed from the first, not from those at {times} ms."
+    note = f"{Path(path).name} holds {len(later) + 1} echoes; TSC comes of the first, and the others are not used."
     return raw, [note] if later else []
