@@ -27,7 +27,7 @@ class SeriesPlan:
     kspace
         Whether they are k-space.
     described
-        For each k-space file, fields of :class:`sodium_prep.recon.raw_data.RawDescription`.
+        For each k-space file, fields of :class:`sodium_prep.recon.description.RawDescription`.
     other_parts
         For each image, the ``phase`` or ``imaginary`` part that makes complex data with it, or nothing.
     acquisition, psf_known

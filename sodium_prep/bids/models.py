@@ -23,7 +23,7 @@ from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import TRAJECTORIES, Acquisition, FilterName, TrajectoryName
 from sodium_prep.physics.constants import GAMMA_BAR_23NA_HZ_PER_T
 from sodium_prep.physics.relaxation import TISSUES, Relaxation, Tissue, tissue_relaxation
-from sodium_prep.recon.raw_data import RawDescription
+from sodium_prep.recon.description import RawDescription
 
 Matrix = Literal["agar", "saline", "PAG", "CSF", "vitreous"]
 INTERNAL_MATRICES: tuple[Matrix, ...] = ("CSF", "vitreous")

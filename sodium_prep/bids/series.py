@@ -17,8 +17,7 @@ from sodium_prep.bids.points import load_points
 from sodium_prep.bids.records import KSpaceFile, SodiumImage, SodiumRun, SodiumSeries, Source
 from sodium_prep.bids.sidecar import SodiumSidecar, check_references, load_sidecar, merged_metadata, place_by_masks
 from sodium_prep.errors import InputError
-from sodium_prep.recon.raw import SUFFIXES
-from sodium_prep.recon.twix import check_twix
+from sodium_prep.recon.description import SUFFIXES
 
 SourceChoice = Literal["auto", "image", "kspace"]
 _File = TypeVar("_File", SodiumImage, KSpaceFile)
@@ -345,6 +344,8 @@ def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any
             raise InputError(found.path, f"is not an {kind} file", "Convert the raw data again")
     sidecar = _loaded(found, protocol, bids_dir)
     if found.path.suffix == ".dat":
+        from sodium_prep.recon.twix import check_twix
+
         check_twix(found.path, sidecar.raw_description())
     check_references(sidecar.references, found.path)
     return KSpaceFile(found.path, sidecar, _number(found.entities, "echo"))

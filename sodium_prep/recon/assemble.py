@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import TRAJECTORIES
-from sodium_prep.recon.raw_data import LPS_TO_RAS, RawData, RawDescription
+from sodium_prep.recon.description import RawDescription
+from sodium_prep.recon.raw_data import LPS_TO_RAS, RawData
 from sodium_prep.recon.recognise import measured_trajectory
 from sodium_prep.recon.trajectory import Trajectory
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import MAX_MATRIX, Echo, Grid, Noise, Scan
+from sodium_prep.recon.description import RawDescription
 from sodium_prep.recon.hdf5 import as_text, local_member, most_bytes, open_hdf5, read_array, unreadable
-from sodium_prep.recon.raw_data import NUCLEUS, RawData, RawDescription
+from sodium_prep.recon.raw_data import NUCLEUS, RawData
 
 _NEEDED = ("kspace", "k_per_m", "dwell_time_s", "nucleus", "affine", "shape", "voxel_mm")
 _NUMBERS = ("field_strength_t", "repetition_time_s", "flip_angle_deg")

@@ -15,8 +15,9 @@ import numpy as np
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import CONVERT, Echo, Grid, Noise, Scan, oriented_grid
+from sodium_prep.recon.description import RawDescription
 from sodium_prep.recon.ismrmrd_file import Records, read_records
-from sodium_prep.recon.raw_data import NUCLEUS, PER_MM, TRAJECTORY_UNITS, RawDescription
+from sodium_prep.recon.raw_data import NUCLEUS, PER_MM, TRAJECTORY_UNITS
 
 _SHARED = ("active_channels", "trajectory_dimensions", "encoding_space_ref")
 _GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir")

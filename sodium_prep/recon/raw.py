@@ -6,17 +6,15 @@ from pathlib import Path
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import assemble
+from sodium_prep.recon.description import SUFFIXES, RawDescription
 from sodium_prep.recon.exchange import read_exchange, write_exchange
 from sodium_prep.recon.hdf5 import open_hdf5
 from sodium_prep.recon.ismrmrd_read import read_ismrmrd
 from sodium_prep.recon.ismrmrd_write import write_ismrmrd
-from sodium_prep.recon.raw_data import RawData, RawDescription
+from sodium_prep.recon.raw_data import RawData
 from sodium_prep.recon.twix import read_twix
 
-__all__ = ["SUFFIXES", "RawData", "RawDescription", "read_raw", "write_exchange", "write_ismrmrd"]
-
-SUFFIXES = (".h5", ".mrd", ".npz", ".dat")
-"""Of files that may hold raw data; where several lie side by side, the earlier goes before the later."""
+__all__ = ["RawData", "RawDescription", "read_raw", "write_exchange", "write_ismrmrd"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.recon.assemble import CONVERT, Echo, Grid, Noise, Scan, oriented_grid
+from sodium_prep.recon.description import RawDescription
 from sodium_prep.recon.hdf5 import read_trajectory, unreadable
-from sodium_prep.recon.raw_data import NUCLEUS, RawDescription
+from sodium_prep.recon.raw_data import NUCLEUS
 from sodium_prep.recon.trajectory import radial_trajectory
 
 _MOST_MEASUREMENTS = 64
@@ -115,7 +116,7 @@ def check_twix(path: Path, description: RawDescription) -> None:
         Also if twixtools is not installed.
     """
     if find_spec("twixtools") is None:
-        mend = "Install it (pip install 'sodium-prep[siemens]'), or convert the file to ISMRMRD (siemens_to_ismrmrd)"
+        mend = "Install it (pip install 'sodium-prep[siemens]'), or use the scanner's image with --recon vendor"
         raise InputError(path, "is Siemens raw data, which need the package twixtools", mend)
     try:
         with path.open("rb") as stream:
