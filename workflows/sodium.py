@@ -29,6 +29,8 @@ class SeriesPlan:
         Whether they are k-space.
     method, strength
         How k-space is reconstructed, and the strength of a prior where it is not the method's own.
+    described
+        For each k-space file, fields of :class:`sodium_prep.recon.description.RawDescription`.
     other_parts
         For each image, the ``phase`` or ``imaginary`` part that makes complex data with it, or nothing.
     acquisition, psf_known
@@ -66,6 +68,7 @@ class SeriesPlan:
     psf: PsfPlan
     vials: tuple[dict[str, Any], ...]
     vials_placed: bool
+    described: tuple[dict[str, Any], ...] = ()
     other_parts: tuple[dict[str, Path], ...] = ()
     method: KspaceMethod = "gridding"
     strength: float | None = None
@@ -164,8 +167,8 @@ def init_series_wf(
 
     Outputs
     -------
-    sodium, noise, psf_files, psf_tissues, transform, acquisition, table, calibration, tsc, tsc_stderr, corrected, tsc_t1w, tsc_spaces, corrected_t1w,
-    corrected_spaces, quality, figures
+    sodium, noise, psf_files, psf_tissues, transform, acquisition, table, calibration, tsc, tsc_stderr, corrected,
+    tsc_t1w, tsc_spaces, corrected_t1w, corrected_spaces, quality, figures
         What is saved; the maps in template spaces in the order of ``spaces``.
     """
     from nipype.interfaces.utility import IdentityInterface, Merge
@@ -223,24 +226,7 @@ def init_series_wf(
         other = _resampled(workflow, "sodium_second", (image, "out_file"), second, (inputnode, "t1w"))
         workflow.connect(other, "out_file", page, "sodium_second")
     if references:
-        tsc = (quant, "tsc")
-        tsc_t1w = _resampled(workflow, "tsc_t1w", tsc, to_t1w, (inputnode, "t1w"))
-        workflow.connect(tsc_t1w, "out_file", page, "tsc_t1w")
-        if in_t1w:
-            workflow.connect(quant, "corrected", tsc_t1w, "more_files")
-            ends = [("out_file", "tsc_t1w"), ("more_out", "corrected_t1w")]
-            workflow.connect([(tsc_t1w, outputnode, ends)])
-        maps = Node(Merge(max(len(spaces), 1)), name="tsc_spaces")
-        corrected = Node(Merge(max(len(spaces), 1)), name="corrected_spaces")
-        for number, space in enumerate(spaces, start=1):
-            way = [*to_t1w, (inputnode, "to_template")]
-            way += [(inputnode, f"to_{space.label}")] if space.template else []
-            node = _resampled(workflow, f"tsc_{space.label}", tsc, way, space)
-            workflow.connect(quant, "corrected", node, "more_files")
-            workflow.connect(node, "out_file", maps, f"in{number}")
-            workflow.connect(node, "more_out", corrected, f"in{number}")
-        workflow.connect(maps, "out", outputnode, "tsc_spaces")
-        workflow.connect(corrected, "out", outputnode, "corrected_spaces")
+        _concentration_maps(workflow, inputnode, outputnode, quant, page, to_t1w, in_t1w, spaces)
     gathered = Node(Merge(len(reports) + 1), name="reports")
     for number, (node, output) in enumerate(reports, start=1):
         workflow.connect(node, output, gathered, f"in{number}")
@@ -257,6 +243,40 @@ def init_series_wf(
         ]
     )
     return workflow
+
+
+def _concentration_maps(
+    workflow: Any,
+    inputnode: Any,
+    outputnode: Any,
+    quant: Any,
+    page: Any,
+    to_t1w: list[tuple[Any, str]],
+    in_t1w: bool,
+    spaces: Sequence[MapSpace],
+) -> None:
+    """Maps in mM on the anatomical grid, for the page too, and on those of templates."""
+    from nipype.interfaces.utility import Merge
+    from nipype.pipeline.engine import Node
+
+    tsc = (quant, "tsc")
+    tsc_t1w = _resampled(workflow, "tsc_t1w", tsc, to_t1w, (inputnode, "t1w"))
+    workflow.connect(tsc_t1w, "out_file", page, "tsc_t1w")
+    if in_t1w:
+        workflow.connect(quant, "corrected", tsc_t1w, "more_files")
+        ends = [("out_file", "tsc_t1w"), ("more_out", "corrected_t1w")]
+        workflow.connect([(tsc_t1w, outputnode, ends)])
+    maps = Node(Merge(max(len(spaces), 1)), name="tsc_spaces")
+    corrected = Node(Merge(max(len(spaces), 1)), name="corrected_spaces")
+    for number, space in enumerate(spaces, start=1):
+        way = [*to_t1w, (inputnode, "to_template")]
+        way += [(inputnode, f"to_{space.label}")] if space.template else []
+        node = _resampled(workflow, f"tsc_{space.label}", tsc, way, space)
+        workflow.connect(quant, "corrected", node, "more_files")
+        workflow.connect(node, "out_file", maps, f"in{number}")
+        workflow.connect(node, "more_out", corrected, f"in{number}")
+    workflow.connect(maps, "out", outputnode, "tsc_spaces")
+    workflow.connect(corrected, "out", outputnode, "corrected_spaces")
 
 
 def _registration(
@@ -329,7 +349,7 @@ def _quantification(
         imaginary = [others["imaginary"] for others in plan.other_parts if "imaginary" in others]
         quant.inputs.stored_files = [str(path) for path in (*plan.files, *imaginary)]
     elif "kspace" in estimators:
-        quant.inputs.kspace_file = str(plan.files[0])
+        quant.inputs.kspace_file, quant.inputs.described = str(plan.files[0]), plan.described[0]
     return quant
 
 
@@ -455,10 +475,10 @@ def _reconstructions(
     from sodium_prep.interfaces import sodium
 
     runs = []
-    for number, path in enumerate(plan.files, start=1):
+    for number, (path, described) in enumerate(zip(plan.files, plan.described, strict=True), start=1):
         step = sodium.ReconstructKspace(
-            in_file=str(path), method=method, kspace_filter=kspace_filter, acquisition=plan.acquisition,
-            relaxation=plan.relaxation, seed=seed, n_threads=n_threads,
+            in_file=str(path), described=described, method=method, kspace_filter=kspace_filter,
+            acquisition=plan.acquisition, relaxation=plan.relaxation, seed=seed, n_threads=n_threads,
         )  # fmt: skip
         if plan.strength is not None and method != "gridding":
             step.inputs.strength = plan.strength

@@ -79,7 +79,7 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _add_recon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    recon = commands.add_parser("recon", help="reconstruct one ISMRMRD file by density-compensated gridding")
+    recon = commands.add_parser("recon", help="reconstruct one file of raw data by density-compensated gridding")
     recon.add_argument("kspace", type=Path)
     recon.add_argument("out", type=Path, help="image to write (.nii.gz); its noise map goes to OUT_stat-stderr")
     recon.add_argument("--filter", choices=["none", "hamming"], default="none")
@@ -140,12 +140,17 @@ _UNITS: Final = {"mm": "millimetres", "s": "seconds", "T": "tesla", "": "k0 / km
 
 def _recon(args: argparse.Namespace) -> int:
     from sodium_prep.bids.outputs import write_nifti
-    from sodium_prep.recon.raw import read_ismrmrd
+    from sodium_prep.bids.sidecar import applicable_sidecars, load_sidecar
+    from sodium_prep.recon.raw import read_raw
     from sodium_prep.recon.reconstruct import reconstruct
 
     if not args.out.name.endswith(".nii.gz"):
         raise UsageError(args.out, "is not a .nii.gz file name", "Give one")
-    result = reconstruct(read_ismrmrd(args.kspace), args.filter)
+    described = load_sidecar(args.kspace).raw_description() if applicable_sidecars(args.kspace) else None
+    raw, *later = read_raw(args.kspace, described)
+    if later:
+        print(f"{args.kspace}: holds {len(later) + 1} echoes; the first is reconstructed", file=sys.stderr)
+    result = reconstruct(raw, args.filter)
     write_nifti(args.out, result.image, result.affine)
     noise = args.out.with_name(args.out.name.replace(".nii.gz", "_stat-stderr.nii.gz"))
     write_nifti(noise, result.noise_sd, result.affine)

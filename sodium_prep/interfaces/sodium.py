@@ -10,6 +10,7 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefine
 
 from sodium_prep.errors import InputError
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
+from sodium_prep.interfaces.kspace import KspaceInputSpec, read_first_echo
 from sodium_prep.settings import KSPACE_METHODS
 
 
@@ -22,8 +23,8 @@ class _ImageOutputSpec(TraitedSpec):  # type: ignore[misc]
 class ReconstructKspace(Step):
     """An image of one k-space file, with its noise and, but for gridding, its point spread functions."""
 
-    class input_spec(StepInputSpec):
-        in_file = File(exists=True, mandatory=True, desc="ISMRMRD file")
+    class input_spec(KspaceInputSpec):
+        in_file = File(exists=True, mandatory=True, desc="raw data")
         method = traits.Enum(*KSPACE_METHODS, usedefault=True)
         kspace_filter = traits.Enum("none", "hamming", usedefault=True, desc="of gridding")
         strength = traits.Float(desc="of the prior, in standard deviations of the noise")
@@ -39,11 +40,10 @@ class ReconstructKspace(Step):
         psf_tissues = traits.List(traits.Str, desc="tissue of each of them")
 
     def _run_interface(self, runtime: Any) -> Any:
-        from sodium_prep.recon.raw import read_ismrmrd
         from sodium_prep.recon.reconstruct import Options, reconstruct
 
         inputs = self.inputs
-        raw = read_ismrmrd(Path(inputs.in_file))
+        raw, notes = read_first_echo(inputs.in_file, inputs.described)
         acquisition = acquisition_from(inputs.acquisition)
         options = Options(
             method=inputs.method,
@@ -74,6 +74,7 @@ class ReconstructKspace(Step):
             "floor": "zero-mean",
             "floor_corrected": False,
             "clipped_fraction": 0.0,
+            "kspace_notes": notes,
         }
         save_json(self.out_path("report_file", "image.json"), report)
         return runtime

@@ -153,7 +153,7 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
     Parameters
     ----------
     raw
-        From :func:`sodium_prep.recon.raw.read_ismrmrd`.
+        From :func:`sodium_prep.recon.raw.read_raw`.
     options
         Method and what it needs.
     progress

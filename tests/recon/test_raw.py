@@ -7,7 +7,7 @@ import pytest
 from ismrmrd.xsd import CreateFromDocument
 
 from sodium_prep.errors import InputError
-from sodium_prep.recon.raw import RawData, read_ismrmrd, write_ismrmrd
+from sodium_prep.recon.raw import RawData, read_raw, write_ismrmrd
 from tests.recon.analytic import complex_noise, small_trajectory
 
 SHAPE, VOXEL_MM = (40, 38, 36), (6.0, 6.0, 6.0)
@@ -40,6 +40,11 @@ def _raw(n_coils=3, n_spokes=60, n_samples=64, **more) -> RawData:
         flip_angle_deg=90.0,
         **more,
     )
+
+
+def read_ismrmrd(path):
+    (raw,) = read_raw(path)
+    return raw
 
 
 @pytest.fixture
