@@ -192,8 +192,9 @@ def init_series_wf(
         found = [(name, name) for name in ("acquisition", "psf_kind", "psf_reason", "psf_width_sd")]
         workflow.connect([(window, quant, found)])
     if plan.kspace and plan.psf.kind == "measured" and plan.psf.files is None:
-        found = [(name, name) for name in ("psf_files", "psf_tissues")]
-        workflow.connect([(chain.runs[0], quant, found), (chain.runs[0], outputnode, found)])
+        quant.inputs.psf_own = plan.method != "gridding"
+        points = [(name, name) for name in ("psf_files", "psf_tissues")]
+        workflow.connect([(chain.runs[0], quant, points), (chain.runs[0], outputnode, points)])
     workflow.connect(registered, "out_file", quant, "transform")
     if plan.transform is None:
         workflow.connect(registered, "motion_sd_mm", quant, "registration_sd_mm")

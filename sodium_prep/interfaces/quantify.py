@@ -39,6 +39,7 @@ class Quantify(Step):
         psf_width_sd = traits.Float(desc="relative uncertainty of its width; a usual value if not given")
         psf_files = traits.List(File(exists=True), desc="images of a point")
         psf_tissues = traits.List(traits.Str, desc="tissue of each of them")
+        psf_own = traits.Bool(False, usedefault=True, desc="they were measured at the voxels of this very image")
         registration_sd_mm = traits.Float(desc="what the registration leaves; a usual value if not given")
         refine = traits.Bool(True, usedefault=True, desc="let the regional model refine the registration")
         fit_receive = traits.Bool(False, usedefault=True, desc="fit the receive profile with whole structures")
@@ -171,7 +172,7 @@ class Quantify(Step):
             inputs.psf_kind,
             acquisition if inputs.psf_kind == "acquisition" else None,
             inputs.psf_fwhm_mm if isdefined(inputs.psf_fwhm_mm) else None,
-            load_points(files, acquisition.field_strength_t),
+            load_points(files, acquisition.field_strength_t, own=inputs.psf_own),
             **({"relative_width_sd": sd} if isdefined(sd := inputs.psf_width_sd) else {}),
             reason=inputs.psf_reason,
         )

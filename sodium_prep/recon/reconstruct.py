@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -18,6 +19,7 @@ from sodium_prep.recon.encoding import Encoding, LeastSquares, least_squares, re
 from sodium_prep.recon.fista import fista
 from sodium_prep.recon.gridding import grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import trajectory_noise_spectrum
+from sodium_prep.recon.point import point_grid, trajectory_psf
 from sodium_prep.recon.raw_data import RawData
 from sodium_prep.recon.replicas import noise_from_replicas
 from sodium_prep.recon.response import point_response
@@ -97,7 +99,9 @@ class Reconstruction:
     sensitivities
         (coils, X, Y, Z) complex64 maps of unit norm that the whitened channels were combined with.
     psf
-        Of every tissue asked for, (n, n, n) images of a point on the voxels of the image, their sum near 1.
+        Of every tissue asked for, (n, n, n) images of a point, their sum near 1.
+    psf_voxel_mm
+        Voxels of these images: those of the image, where points were measured, and finer ones for gridding.
     steps, strength
         Steps of conjugate gradients; strength of the prior in units of the noise. None where the method has none.
     """
@@ -115,6 +119,7 @@ class Reconstruction:
     sensitivities: NDArray[np.complex64] = field(repr=False)
     method: KspaceMethod = "gridding"
     psf: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    psf_voxel_mm: tuple[float, float, float] = (math.nan, math.nan, math.nan)
     steps: int | None = None
     strength: float | None = None
 
@@ -196,7 +201,20 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
         sensitivities=maps,
     )
     if options.method == "gridding":
-        return gridded
+        shape, voxel_mm = point_grid(raw.trajectory)
+        psf = {
+            tissue: trajectory_psf(
+                raw.trajectory,
+                shape,
+                voxel_mm,
+                relaxation=relaxation,
+                echo_time_s=options.echo_time_s,
+                kspace_filter=options.kspace_filter,
+            )
+            * np.prod(voxel_mm)
+            for tissue, relaxation in options.relaxations.items()
+        }
+        return replace(gridded, psf=psf, psf_voxel_mm=voxel_mm)
     return _iterated(raw, kspace, sigma, gridded, options, tell)
 
 
@@ -245,9 +263,16 @@ def _iterated(
         decay = t2star_factor(options.echo_time_s + raw.trajectory.time_s, relaxation) / start
         psf[tissue] = point_response(solve, problem, base, real_part(encoding.normal(weights * decay)), contrast)
     return replace(
-        gridded, image=image, noise_sd=noise_sd, noise_psd=noise_psd, method=options.method, psf=psf, steps=steps,
+        gridded,
+        image=image,
+        noise_sd=noise_sd,
+        noise_psd=noise_psd,
+        method=options.method,
+        psf=psf,
+        psf_voxel_mm=raw.voxel_mm,
+        steps=steps,
         strength=strength,
-    )  # fmt: skip
+    )
 
 
 def _with_prior(problem: LeastSquares, options: Options, weight: float, tell: Progress) -> tuple[Image, Solver]:
