@@ -153,7 +153,7 @@ BAD = {
     "nucleus": (DESCRIPTION, {"old": "23Na", "new": "1H"}, "its nucleus is 1H, not 23Na"),
     "no nucleus": (DESCRIPTION, {"old": "tNucleus", "new": "tOther"}, "does not state its nucleus"),
     "no dwell": (DESCRIPTION, {"old": "alDwellTime", "new": "alOther"}, "does not state its dwell time"),
-    "tilted": (DESCRIPTION, {"old": "sNormal.dSag", "new": "sNormal.dOther"}, "disagree about the slab"),
+    "tilted": (DESCRIPTION, {"old": "sNormal.dTra", "new": "sNormal.dOther"}, "disagree about the slab"),
     "index": (DESCRIPTION, {"old": "alTE[1]", "new": "alTE[99999999]"}, "array of unlikely length"),
     "dwell": (replace(DESCRIPTION, dwell_time_s=1e-4), {}, "the DwellTime of its sidecar is 0.0001"),
     "channels": (replace(DESCRIPTION, n_channels=8), {}, "has 3 channels, but"),
