@@ -21,6 +21,7 @@ from sodium_prep.physics.acquisition import Acquisition, TrajectoryName
 from sodium_prep.physics.readout import readout_time
 
 FloatArray = NDArray[np.float64]
+Region = Literal["ellipsoid", "cylinder"]
 
 _SAME_LAW = 1e-4
 """Largest departure from the closed law, relative to kmax, at which a measured trajectory counts as following it."""
@@ -56,7 +57,7 @@ class Trajectory:
     kmax_per_mm: float
     linear_fraction: float | None = None
     extents_per_mm: tuple[float, float, float] | None = None
-    region: Literal["ellipsoid", "cylinder"] = "ellipsoid"
+    region: Region = "ellipsoid"
 
     @property
     def n_readouts(self) -> int:
@@ -135,6 +136,27 @@ def spoke_directions(n: int) -> FloatArray:
     step = np.zeros(n)
     step[1:-1] = 3.6 / np.sqrt(n) / radius[1:-1]
     phi = np.cumsum(step)
+    return np.stack([radius * np.cos(phi), radius * np.sin(phi), z], axis=1)
+
+
+def golden_directions(n: int) -> FloatArray:
+    """Unit vectors of which any contiguous part is spread evenly over the sphere.
+
+    By the two-dimensional golden means 0.4656 and 0.6823 (Chan, Ramsay, Cunningham and Plewes, MRM 2009;61:354).
+
+    Parameters
+    ----------
+    n
+        Number of directions.
+
+    Returns
+    -------
+    (n, 3)
+    """
+    golden = np.array([0.46557123187676802665, 0.68232780382801932737])
+    height, turn = np.mod(np.arange(n)[:, None] * golden + [0.5, 0.0], 1.0).T
+    z, phi = 2.0 * height - 1.0, 2.0 * np.pi * turn
+    radius = np.sqrt(1.0 - z**2)
     return np.stack([radius * np.cos(phi), radius * np.sin(phi), z], axis=1)
 
 
