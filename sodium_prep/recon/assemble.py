@@ -184,7 +184,7 @@ def oriented_grid(
 def _check_grid(grid: Grid, source: str) -> None:
     axes = grid.affine[:3, :3] / np.asarray(grid.voxel_mm)
     if not np.abs(axes.T @ axes - np.eye(3)).max() < 1e-3 or not np.isfinite(grid.affine).all():
-        problem = "the axes of its image (read_dir, phase_dir, slice_dir) are no orthogonal unit vectors"
+        problem = "read_dir, phase_dir and slice_dir, or affine over voxel_mm, are no orthogonal unit vectors"
         raise InputError(source, problem, "Write the geometry of the scan")
 
 

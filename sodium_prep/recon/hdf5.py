@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sodium_prep.errors import InputError
 from sodium_prep.recon.raw_data import PER_MM
 
-_ROOM = 1 << 26
+_ROOM = 1 << 24
 _MOST_COMPRESSION = 50
 
 
