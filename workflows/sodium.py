@@ -94,6 +94,11 @@ class SeriesPlan:
         return self.method if self.kspace else "vendor"
 
     @property
+    def points_wanted(self) -> bool:
+        """Whether the reconstruction has to tell its point spread functions."""
+        return self.kspace and self.psf.kind == "measured" and self.psf.files is None
+
+    @property
     def guided(self) -> bool:
         """Whether the anatomical image takes part in the reconstruction."""
         return self.kspace and self.method in GUIDED_METHODS
@@ -191,7 +196,7 @@ def init_series_wf(
     if window is not None:
         found = [(name, name) for name in ("acquisition", "psf_kind", "psf_reason", "psf_width_sd")]
         workflow.connect([(window, quant, found)])
-    if plan.kspace and plan.psf.kind == "measured" and plan.psf.files is None:
+    if plan.points_wanted:
         quant.inputs.psf_own = plan.method != "gridding"
         points = [(name, name) for name in ("psf_files", "psf_tissues")]
         workflow.connect([(chain.runs[0], quant, points), (chain.runs[0], outputnode, points)])
@@ -481,6 +486,8 @@ def _reconstructions(
             in_file=str(path), described=described, method=method, kspace_filter=kspace_filter,
             acquisition=plan.acquisition, relaxation=plan.relaxation, seed=seed, n_threads=n_threads,
         )  # fmt: skip
+        if method == plan.method:
+            step.inputs.points = plan.points_wanted
         if plan.strength is not None and method != "gridding":
             step.inputs.strength = plan.strength
         threads = 1 if method == "gridding" else n_threads

@@ -113,11 +113,9 @@ def _write(out: Path, result: Reconstruction, raw: RawData, echo_time_s: float |
         write_nifti(out.with_name(f"{stem}_stat-stderr.nii.gz"), result.noise_sd, result.affine),
     ]
     widths = {}
-    turned = np.diag([*result.psf_voxel_mm, 1.0])
-    turned[:3, :3] = result.affine[:3, :3] / np.linalg.norm(result.affine[:3, :3], axis=0) * result.psf_voxel_mm
     for tissue, point in result.psf.items():
-        written.append(write_nifti(out.with_name(f"{stem}_label-{tissue}_psf.nii.gz"), point, turned))
-        widths[tissue] = measured_psf(point, result.psf_voxel_mm, written[-1], own=True).fwhm_mm
+        written.append(write_nifti(out.with_name(f"{stem}_label-{tissue}_psf.nii.gz"), point, result.psf_affine))
+        widths[tissue] = measured_psf(point, result.psf_voxel_mm, written[-1], own=result.method != "gridding").fwhm_mm
     noise = float(np.median(result.noise_sd))
     brightness = float(np.median(result.image[result.image > 0.3 * np.percentile(result.image, 99.0)]))
     title = f"{Path(raw.source).name}: {result.method}, signal / noise {brightness / noise:.0f}"

@@ -29,6 +29,7 @@ class ReconstructKspace(Step):
         kspace_filter = traits.Enum("none", "hamming", usedefault=True, desc="of gridding")
         strength = traits.Float(desc="of the prior, in standard deviations of the noise")
         acquisition = traits.Dict(mandatory=True, desc="fields of Acquisition")
+        points = traits.Bool(False, usedefault=True, desc="measure point spread functions")
         relaxation = traits.Dict(desc="fields of Relaxation that replace the literature's, by tissue")
         guide = File(exists=True, desc="anatomical image")
         transforms = InputMultiObject(File(exists=True), desc="sodium to the guide, the first applied first")
@@ -50,7 +51,7 @@ class ReconstructKspace(Step):
             kspace_filter=inputs.kspace_filter,
             strength=inputs.strength if isdefined(inputs.strength) else None,
             guide=self._guide(raw) if inputs.guide else None,
-            relaxations={} if inputs.method == "gridding" else self._relaxations(acquisition.field_strength_t),
+            relaxations=self._relaxations(acquisition.field_strength_t) if inputs.points else {},
             echo_time_s=acquisition.echo_time_s,
             seed=inputs.seed,
             workers=inputs.n_threads,
@@ -61,7 +62,7 @@ class ReconstructKspace(Step):
         self._results |= {"psf_files": [], "psf_tissues": list(result.psf)}
         for tissue, point in result.psf.items():
             path = Path.cwd() / f"psf_{tissue}.nii"
-            save_image(path, point.astype("float32"), result.affine)
+            save_image(path, point.astype("float32"), result.psf_affine)
             self._results["psf_files"].append(str(path))
         report = {
             "method": result.method,

@@ -123,6 +123,13 @@ class Reconstruction:
     steps: int | None = None
     strength: float | None = None
 
+    @property
+    def psf_affine(self) -> NDArray[np.float64]:
+        """(4, 4) directions of the image and voxels of ``psf``; where a point lies in the world does not matter."""
+        out = np.eye(4)
+        out[:3, :3] = self.affine[:3, :3] * (np.asarray(self.psf_voxel_mm) / self.voxel_mm)
+        return out
+
 
 def _check_radial_steps(raw: RawData) -> None:
     field_mm = min(raw.field_of_view_mm)
