@@ -165,7 +165,9 @@ def report(folder: Path) -> None:
                 bart = in_own_process(peers.bart_pics, folder, n_coils, workers, *options)
                 _figures(f"    bart pics, threads {workers}", bart, f"{bart['cpu'] / cost['cpu']:.1f} times ours")
             if n_coils == 8 and "sigpy" in rows and workers == 1:
-                seconds = n_coils * ((ITERATIONS + 1) * rows["sigpy"]["times"][1] + ITERATIONS * rows["sigpy"]["times"][0])
+                seconds = n_coils * (
+                    (ITERATIONS + 1) * rows["sigpy"]["times"][1] + ITERATIONS * rows["sigpy"]["times"][0]
+                )
                 print(f"    sigpy, from its transforms {seconds:14.0f}   {seconds / cost['cpu']:.0f} times ours")
     for n_coils in (1, 8, 32):
         _figures(f"gridding, coils {n_coils}", in_own_process(method, folder, n_coils))

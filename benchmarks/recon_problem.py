@@ -1,8 +1,8 @@
 """The test problem of ``benchmarks.recon``: an analytic head seen by coils along density-adapted spokes.
 
 8000 spokes of 400 samples, 3 mm on a grid of 80^3: 2.5 times fewer spokes than Nyquist asks for. Nothing is made on the
-grid that it is solved on: sensitivities are sums of plane waves, so the data of a coil are a sum of shifted closed forms.
-"""
+8000 spokes of 400 samples, 3 mm on a grid of 80^3: 2.5 times fewer spokes than Nyquist asks for. Nothing is made on
+the grid that it is solved on: sensitivities are sums of plane waves, so a coil sees a sum of shifted closed forms.
 
 from __future__ import annotations
 
