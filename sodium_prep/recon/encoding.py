@@ -186,8 +186,11 @@ def least_squares(
     """
     operator = encoding.normal(weights)
     right = encoding.adjoint(kspace * weights.astype(np.float32)) if gridded is None else gridded
+    return LeastSquares(
+        real_part(operator), np.ascontiguousarray(right.real, dtype=np.float32), lambda: operator.largest_eigenvalue
+    )
 
-    def normal(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.ascontiguousarray(operator(image).real)
 
-    return LeastSquares(normal, np.ascontiguousarray(right.real, dtype=np.float32), lambda: operator.largest_eigenvalue)
+def real_part(operator: Callable[[Images], ComplexArray]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The real part of what an operator makes of a real image."""
+    return lambda image: np.ascontiguousarray(operator(image).real)

@@ -213,6 +213,7 @@ def draw_overlay(
     alpha: float,
     box: dict[str, Any],
 ) -> None:
+    """Colour over the slices, with its bar beside them; transparent where not finite."""
     low, high = display_window(overlay, *window)
     finite = np.isfinite(overlay)
     values = layout.canvas(np.where(finite, overlay, low).astype(np.float32), low, 1)

@@ -30,7 +30,7 @@ def test_points_lie_in_the_object_and_their_images_apart(scan):
 
 def test_response_of_gridding_is_the_transform_of_the_sampled_ball(scan):
     """3 (sin q - q cos q) / q^3 with q = 2 pi kmax r, as measured by points of any contrast."""
-    trajectory, encoding, problem = scan
+    trajectory, _, problem = scan
     response = point_response(
         lambda p: p.right, problem, problem.right, lambda x: problem.normal(x), contrast=40.0, reach=REACH
     )
