@@ -1,8 +1,8 @@
 """The test problem of ``benchmarks.recon``: an analytic head seen by coils along density-adapted spokes.
 
 8000 spokes of 400 samples, 3 mm on a grid of 80^3: 2.5 times fewer spokes than Nyquist asks for. Nothing is made on the
-8000 spokes of 400 samples, 3 mm on a grid of 80^3: 2.5 times fewer spokes than Nyquist asks for. Nothing is made on
 the grid that it is solved on: sensitivities are sums of plane waves, so a coil sees a sum of shifted closed forms.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def make(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Problem:
-    """A scan with its truth; maps of unit norm, so the image sought is ``truth``, concentration times receive profile."""
+    """A scan with its truth: maps of unit norm, and the image sought, concentration times receive profile."""
 
     raw: RawData
     maps: np.ndarray
