@@ -17,13 +17,14 @@ from sodium_prep.physics.signal import t2star_factor
 from sodium_prep.recon import coils
 from sodium_prep.recon.encoding import Encoding, LeastSquares, least_squares, real_part
 from sodium_prep.recon.fista import fista
-from sodium_prep.recon.gridding import grid_image, gridding_noise_sd
+from sodium_prep.recon.gridding import filtered_weights, grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import trajectory_noise_spectrum
 from sodium_prep.recon.point import point_grid, trajectory_psf
 from sodium_prep.recon.raw_data import RawData
 from sodium_prep.recon.replicas import noise_from_replicas
 from sodium_prep.recon.response import point_response
 from sodium_prep.recon.sense import conjugate_gradients
+from sodium_prep.recon.time_courses import off_resonance_basis
 from sodium_prep.recon.tv import Variation
 from sodium_prep.settings import GUIDED_METHODS, KspaceMethod
 
@@ -36,6 +37,7 @@ _MIN_ALIAS_FREE: Final = 0.75
 """Part of the field of view that the steps along a spoke must sample without aliasing: a head in a usual one."""
 _STRENGTH: Final[dict[KspaceMethod, float]] = {"wavelet": 0.5, "tv": 0.5, "agr": 0.5}
 _CONTRAST_PERCENTILE: Final = 99.0
+_LEAST_HZ: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class Options:
         Tissues whose point spread function is wanted; the decay of each acts during the readout.
     echo_time_s
         At which the decay starts; needed with ``relaxations``.
+    off_resonance_hz
+        (X, Y, Z) deviation of the frequency on the grid of the raw data, which turns the signal by
+        ``exp(2 pi i f t)`` during the readout; None for none.
     seed
         Of the noise that noise maps are made with.
     workers
@@ -70,6 +75,7 @@ class Options:
     guide: Image | None = field(default=None, repr=False)
     relaxations: Mapping[str, Relaxation] = field(default_factory=dict)
     echo_time_s: float = 0.0
+    off_resonance_hz: Image | None = field(default=None, repr=False)
     seed: int = 0
     workers: int = 1
 
@@ -178,7 +184,7 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
     ValueError
         If the options contradict each other.
     """
-    _check(options)
+    _check(options, raw)
     _check_radial_steps(raw)
     tell = progress or (lambda _what, _number, _of: None)
     kspace, sigma = whitened(raw)
@@ -192,7 +198,12 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
         coils.sensitivities(coils.low_resolution(images, window), voxel_mm=raw.voxel_mm, noise_sd=smooth_sd),
         dtype=np.complex64,
     )
-    combined = coils.combine(images, maps)
+    encoding = _encoding(raw, maps, options)
+    if options.off_resonance_hz is None:
+        combined = coils.combine(images, maps)
+    else:
+        weights = filtered_weights(raw.trajectory, options.kspace_filter).astype(np.float32)
+        combined = encoding.adjoint(channel * weights for channel in kspace)
     del images
     gridded = Reconstruction(
         image=np.ascontiguousarray(combined.real, dtype=np.float32),
@@ -222,10 +233,18 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
             for tissue, relaxation in options.relaxations.items()
         }
         return replace(gridded, psf=psf, psf_voxel_mm=voxel_mm)
-    return _iterated(raw, kspace, sigma, gridded, options, tell)
+    return _iterated(raw, encoding, kspace, sigma, gridded, options, tell)
 
 
-def _check(options: Options) -> None:
+def _encoding(raw: RawData, maps: NDArray[np.complex64], options: Options) -> Encoding:
+    k, voxel_mm, hertz = raw.trajectory.k_per_mm, raw.voxel_mm, options.off_resonance_hz
+    if hertz is None:
+        return Encoding(k, voxel_mm, maps, workers=options.workers)
+    basis = off_resonance_basis(raw.trajectory.time_s, max(float(np.abs(hertz).max()), _LEAST_HZ))
+    return Encoding(k, voxel_mm, maps, basis.courses, basis.at(hertz), workers=options.workers)
+
+
+def _check(options: Options, raw: RawData) -> None:
     if options.method != "gridding" and options.kspace_filter != "none":
         raise ValueError(f"a window on k-space belongs to gridding, not to {options.method}")
     if (options.guide is not None) != (options.method in GUIDED_METHODS):
@@ -233,10 +252,14 @@ def _check(options: Options) -> None:
         raise ValueError(f"{options.method} {need} anatomical image")
     if options.strength is not None and options.method not in _STRENGTH:
         raise ValueError(f"{options.method} has no prior whose strength could be set")
+    for name, image in (("anatomical image", options.guide), ("off-resonance map", options.off_resonance_hz)):
+        if image is not None and (image.shape != raw.shape or not np.isfinite(image).all()):
+            raise ValueError(f"the {name} is not finite on the grid of the raw data, {raw.shape}")
 
 
 def _iterated(
     raw: RawData,
+    encoding: Encoding,
     kspace: NDArray[np.complex64],
     sigma: float,
     gridded: Reconstruction,
@@ -245,7 +268,6 @@ def _iterated(
 ) -> Reconstruction:
     """Least squares with or without a prior, starting from the gridded image."""
     weights = raw.trajectory.weights_mm3
-    encoding = Encoding(raw.trajectory.k_per_mm, raw.voxel_mm, gridded.sensitivities, workers=options.workers)
     problem = least_squares(encoding, kspace, weights, gridded.image)
     tell("noise", 0, 1)
     noise = _noise_images(encoding, weights, sigma, options.seed)
