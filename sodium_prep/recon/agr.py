@@ -72,6 +72,7 @@ def agr(
     iterations: int = 100,
     tolerance: float = 5e-4,
     edge: float = EDGE,
+    start: Image | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """Image x of least ``1/2 x^T N x - b^T x + weight sum_r |grad x - xi (xi . grad x)|_2``.
@@ -82,7 +83,7 @@ def agr(
         T1w image (X, Y, Z) on the grid of the sodium image.
     weight
         In the units of the image; half of the noise's standard deviation in the gridded image is safe.
-    iterations, tolerance, progress
+    iterations, tolerance, start, progress
         Of :func:`sodium_prep.recon.fista.fista`.
     edge
         Of :func:`edge_directions`.
@@ -98,7 +99,7 @@ def agr(
     """
     _checked(guide, problem.right.shape)
     prior = Variation(problem.right.shape, edge_directions(guide, edge))
-    return fista(problem, lambda v, step: prior.proximal(v, step * weight), iterations, tolerance, progress=progress)
+    return fista(problem, lambda v, step: prior.proximal(v, step * weight), iterations, tolerance, start, progress)
 
 
 def similarity_laplacian(guide: NDArray[Any], count: int) -> sparse.csr_array:
@@ -146,6 +147,7 @@ def bowsher(
     neighbours: int = 4,
     iterations: int = 50,
     tolerance: float = 5e-4,
+    start: Image | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """Image x of least ``1/2 x^T N x - b^T x + strength / (2 n) sum_i sum_(j like i) (x_i - x_j)^2``.
@@ -159,8 +161,8 @@ def bowsher(
         with ``weight = strength * sd``; larger ones are pulled on harder.
     neighbours
         n, of the 80 nearest voxels those most like it, at most 19.
-    iterations, tolerance, progress
-        Of :func:`sodium_prep.recon.conjugate_gradients.conjugate_gradients`.
+    iterations, tolerance, start, progress
+        Of :func:`sodium_prep.recon.conjugate_gradients.conjugate_gradients`; None starts from the gridded image.
 
     Returns
     -------
@@ -179,4 +181,5 @@ def bowsher(
         through += (roughness @ image.ravel()).reshape(image.shape)
         return through
 
-    return conjugate_gradients(operator, problem.right, problem.right, iterations, tolerance, progress)
+    first = problem.right if start is None else start
+    return conjugate_gradients(operator, problem.right, first, iterations, tolerance, progress)

@@ -154,6 +154,7 @@ def tv(
     weight: float,
     iterations: int = 100,
     tolerance: float = 5e-4,
+    start: Image | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """Image x of least ``1/2 x^T N x - b^T x + weight sum_r |grad x|_2``.
@@ -162,7 +163,7 @@ def tv(
     ----------
     weight
         In the units of the image; half of the noise's standard deviation in the gridded image is safe.
-    iterations, tolerance, progress
+    iterations, tolerance, start, progress
         Of :func:`sodium_prep.recon.fista.fista`.
 
     Returns
@@ -170,4 +171,4 @@ def tv(
     (X, Y, Z) float32.
     """
     prior = Variation(problem.right.shape)
-    return fista(problem, lambda v, step: prior.proximal(v, step * weight), iterations, tolerance, progress=progress)
+    return fista(problem, lambda v, step: prior.proximal(v, step * weight), iterations, tolerance, start, progress)

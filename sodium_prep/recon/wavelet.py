@@ -69,6 +69,7 @@ def wavelet(
     iterations: int = 100,
     tolerance: float = 5e-4,
     levels: int = 3,
+    start: Image | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """Least squares with sparse Haar coefficients, by :func:`shrink` as the proximal operator.
@@ -77,7 +78,7 @@ def wavelet(
     ----------
     weight
         In the units of the image.
-    iterations, tolerance, progress
+    iterations, tolerance, start, progress
         Of :func:`sodium_prep.recon.fista.fista`.
     levels
         Of :func:`shrink`.
@@ -86,4 +87,4 @@ def wavelet(
     -------
     (X, Y, Z) float32.
     """
-    return fista(problem, lambda v, step: shrink(v, step * weight, levels), iterations, tolerance, progress=progress)
+    return fista(problem, lambda v, step: shrink(v, step * weight, levels), iterations, tolerance, start, progress)
