@@ -313,8 +313,11 @@ def _quantification(
     if not plan.kspace:
         imaginary = [others["imaginary"] for others in plan.other_parts if "imaginary" in others]
         quant.inputs.stored_files = [str(path) for path in (*plan.files, *imaginary)]
-    elif "kspace" in estimators:
-        quant.inputs.kspace_file = str(plan.files[0])
+    else:
+        if "kspace" in estimators:
+            quant.inputs.kspace_file = str(plan.files[0])
+        if plan.psf.kind == "readouts":
+            quant.inputs.psf_readouts = str(plan.files[0])
     return quant
 
 
