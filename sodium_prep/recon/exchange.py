@@ -102,7 +102,7 @@ def _complex(values: Values, name: str, dims: tuple[int, ...], path: Path) -> ND
         problem = f"its {name} is {array.dtype} of the shape {array.shape}"
         raise InputError(path, problem, "Write complex numbers, or real and imaginary parts along the last axis")
     with np.errstate(over="ignore"):  # what single precision cannot hold is refused as not finite
-        return array.astype(np.complex64)
+        return array.astype(np.complex64, copy=False)
 
 
 def _array(values: Values, name: str, dims: tuple[int, ...], path: Path) -> NDArray[Any]:

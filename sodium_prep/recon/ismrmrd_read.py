@@ -126,8 +126,11 @@ def _echo(records: Records, per_mm: float, time_ms: float | None, path: Path) ->
     k = np.stack(records.trajectories).reshape(-1, n, 3)[:, kept]
     index = records.heads["idx"]
     _, block = np.unique(np.stack([index["repetition"], index["average"]], axis=1), axis=0, return_inverse=True)
+    samples = np.empty((coils, len(k), k.shape[1]), dtype=np.complex64)  # the order of RawData, which needs no copy
+    for row, values in enumerate(records.samples):
+        samples[:, row] = values.view(np.complex64).reshape(coils, n)[:, kept]
     return Echo(
-        samples=np.stack(records.samples).view(np.complex64).reshape(-1, coils, n)[..., kept],
+        samples=samples.transpose(1, 0, 2),
         k_per_mm=(k.astype(np.float64) * per_mm).astype(np.float32),
         dwell_time_s=1e-6 * float(head["sample_time_us"]),
         block=block.astype(np.int32),
