@@ -55,10 +55,10 @@ def read_exchange(path: Path, description: RawDescription) -> tuple[list[Echo], 
             f"its k_per_m has the shape {k.shape}, but kspace {n_echoes} echoes of {readouts} readouts of {samples}"
         )
         raise InputError(path, f"{problem} samples", "Write k of every sample: (readouts, samples, 3)")
-    block = _array(values, "block", (1,), path).astype(np.int32) if "block" in values else np.zeros(readouts, np.int32)
+    block = _whole(values, "block", path) if "block" in values else np.zeros(readouts, np.int32)
     if len(block) != readouts:
         raise InputError(path, f"its block has {len(block)} entries for {readouts} readouts", _FORMAT)
-    times = list(_array(values, "echo_times_s", (0, 1), path).ravel()) if "echo_times_s" in values else []
+    times = list(_list(values, "echo_times_s", path)) if "echo_times_s" in values else []
     if times and len(times) != n_echoes:
         raise InputError(path, f"its echo_times_s are {len(times)}, its echoes {n_echoes}", "Write one for each echo")
     dwell_s = _number(values, "dwell_time_s", path)
@@ -71,23 +71,23 @@ def read_exchange(path: Path, description: RawDescription) -> tuple[list[Echo], 
 
 
 def _scan(values: Values, dwell_s: float, description: RawDescription, path: Path) -> Scan:
-    affine, voxel_mm = _array(values, "affine", (2,), path), _array(values, "voxel_mm", (1,), path)
-    shape = _array(values, "shape", (1,), path)
+    affine = _array(values, "affine", (2,), path).astype(np.float64)
+    shape, voxel_mm = _whole(values, "shape", path), _list(values, "voxel_mm", path)
     if affine.shape != (4, 4) or not np.array_equal(affine[3], (0, 0, 0, 1)) or len(shape) != 3 or len(voxel_mm) != 3:
         mend = "Write affine as 4 x 4 with the last row 0 0 0 1, shape and voxel_mm with three values each"
         raise InputError(path, "its affine, shape or voxel_mm is none of an image", mend)
-    (i, j, k), (x, y, z) = (int(n) for n in shape), (float(v) for v in voxel_mm)
+    (i, j, k), (x, y, z) = shape.tolist(), voxel_mm.astype(np.float64).tolist()
     if not (min(i, j, k) > 0 and max(i, j, k) <= MAX_MATRIX and min(x, y, z) > 0.0):
         raise InputError(path, f"states a matrix of {shape} voxels of {voxel_mm} mm", "Write whole numbers and mm")
-    averages = _number(values, "n_averages", path) if "n_averages" in values else 1.0
-    if averages < 1.0 or averages != int(averages):
-        raise InputError(path, f"its n_averages is {averages:g}", "Write a whole number")
+    averages = _whole(values, "n_averages", path).tolist() if "n_averages" in values else [1]
+    if len(averages) != 1 or averages[0] < 1:
+        raise InputError(path, f"its n_averages is {averages}", "Write a whole number")
     return Scan(
         source=str(path),
         grids=[Grid((i, j, k), (x, y, z), affine)],
         noise=Noise(_complex(values, "noise", (2,), path), dwell_s) if "noise" in values else None,
         trajectory_name=values.get("trajectory_name"),
-        n_averages=int(averages),
+        n_averages=averages[0],
         description=description,
         **{name: _number(values, name, path) for name in _NUMBERS if name in values},
     )
@@ -111,6 +111,18 @@ def _array(values: Values, name: str, dims: tuple[int, ...], path: Path) -> NDAr
         problem = f"its {name} is {array.dtype} of the shape {array.shape}, or not finite"
         raise InputError(path, problem, _FORMAT)
     return array
+
+
+def _list(values: Values, name: str, path: Path) -> NDArray[Any]:
+    """Values in a row; some programs write it with a second dimension of 1."""
+    return _array(values, name, (0, 1, 2), path).ravel()
+
+
+def _whole(values: Values, name: str, path: Path) -> NDArray[np.int32]:
+    array = _list(values, name, path)
+    if (array != np.round(array)).any() or np.abs(array).max(initial=0) > np.iinfo(np.int32).max:
+        raise InputError(path, f"its {name} are no whole numbers", _FORMAT)
+    return array.astype(np.int32)
 
 
 def _number(values: Values, name: str, path: Path) -> float:

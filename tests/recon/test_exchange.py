@@ -135,7 +135,8 @@ BAD = {
     "echo times": ({"echo_times_s": [0.1, 0.2]}, "echo_times_s are 2, its echoes 1"),
     "no times": ({"kspace": lambda y: np.stack([y, y])}, "2 echoes, but its header states 0"),
     "falling": ({"kspace": lambda y: np.stack([y, y]), "echo_times_s": [0.2, 0.1]}, "do not rise"),
-    "averages": ({"n_averages": 0.5}, "n_averages is 0.5"),
+    "averages": ({"n_averages": 0.5}, "n_averages are no whole numbers"),
+    "no averages": ({"n_averages": 0}, r"n_averages is \[0\]"),
     "blocks": ({"block": [0, 1]}, "2 entries for 60 readouts"),
 }
 
