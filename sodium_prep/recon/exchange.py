@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import MAX_MATRIX, Echo, Grid, Noise, Scan
-from sodium_prep.recon.description import RawDescription
 from sodium_prep.recon.hdf5 import as_text, local_member, most_bytes, open_hdf5, read_array, unreadable
 from sodium_prep.recon.raw_data import NUCLEUS, RawData
 
@@ -31,7 +30,7 @@ _FORMAT = "Write the file as the page Raw data of the documentation has it"
 Values = dict[str, Any]
 
 
-def read_exchange(path: Path, description: RawDescription) -> tuple[list[Echo], Scan]:
+def read_exchange(path: Path) -> tuple[list[Echo], Scan]:
     """Readouts of each echo.
 
     Raises
@@ -67,10 +66,10 @@ def read_exchange(path: Path, description: RawDescription) -> tuple[list[Echo], 
         Echo(one.transpose(1, 0, 2), own_k, dwell_s, block, float(times[number]) if times else None)
         for number, (one, own_k) in enumerate(zip(kspace, k_per_mm, strict=True))
     ]
-    return echoes, _scan(values, dwell_s, description, path)
+    return echoes, _scan(values, dwell_s, path)
 
 
-def _scan(values: Values, dwell_s: float, description: RawDescription, path: Path) -> Scan:
+def _scan(values: Values, dwell_s: float, path: Path) -> Scan:
     affine = _array(values, "affine", (2,), path).astype(np.float64)
     shape, voxel_mm = _whole(values, "shape", path), _list(values, "voxel_mm", path)
     if affine.shape != (4, 4) or not np.array_equal(affine[3], (0, 0, 0, 1)) or len(shape) != 3 or len(voxel_mm) != 3:
@@ -88,7 +87,6 @@ def _scan(values: Values, dwell_s: float, description: RawDescription, path: Pat
         noise=Noise(_complex(values, "noise", (2,), path), dwell_s) if "noise" in values else None,
         trajectory_name=values.get("trajectory_name"),
         n_averages=averages[0],
-        description=description,
         **{name: _number(values, name, path) for name in _NUMBERS if name in values},
     )
 
@@ -96,12 +94,13 @@ def _scan(values: Values, dwell_s: float, description: RawDescription, path: Pat
 def _complex(values: Values, name: str, dims: tuple[int, ...], path: Path) -> NDArray[np.complex64]:
     """Complex numbers as such, or with real and imaginary part along the last axis."""
     array = np.asarray(values[name])
-    if array.dtype.kind == "f" and array.shape[-1:] == (2,):
-        array = array[..., 0] + 1j * array[..., 1]
-    if array.dtype.kind != "c" or array.ndim not in dims or not array.size:
+    pairs = array.dtype.kind == "f" and array.shape[-1:] == (2,)
+    if (array.dtype.kind != "c" and not pairs) or array.ndim - pairs not in dims:
         problem = f"its {name} is {array.dtype} of the shape {array.shape}"
         raise InputError(path, problem, "Write complex numbers, or real and imaginary parts along the last axis")
     with np.errstate(over="ignore"):  # what single precision cannot hold is refused as not finite
+        if pairs:
+            return np.ascontiguousarray(array, dtype=np.float32).view(np.complex64)[..., 0]
         return array.astype(np.complex64, copy=False)
 
 
@@ -141,12 +140,12 @@ def _read_hdf5(path: Path) -> Values:
     """Datasets of the root group, and its attributes for what is small."""
     found: Values = {}
     with open_hdf5(path) as file:
-        for name in (*file.keys(), *file.attrs.keys()):
+        for name in dict.fromkeys((*file.keys(), *file.attrs.keys())):
             _check_name(name, path)
             member = local_member(file, name, path)
             if member is None:
                 found[name] = file.attrs[name]
-            elif name in _TEXTS and isinstance(member, h5py.Dataset):
+            elif name in _TEXTS and isinstance(member, h5py.Dataset) and member.size == 1:
                 found[name] = member[()]
             else:
                 found[name] = read_array(member, name, path)

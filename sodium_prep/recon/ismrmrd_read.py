@@ -15,7 +15,6 @@ import numpy as np
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import CONVERT, Echo, Grid, Noise, Scan, oriented_grid
-from sodium_prep.recon.description import RawDescription
 from sodium_prep.recon.ismrmrd_file import Records, read_records
 from sodium_prep.recon.raw_data import NUCLEUS, PER_MM, TRAJECTORY_UNITS
 
@@ -24,7 +23,7 @@ _GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir")
 _PER_ECHO = ("number_of_samples", "discard_pre", "discard_post", "sample_time_us")
 
 
-def read_ismrmrd(path: Path, description: RawDescription) -> tuple[list[Echo], Scan]:
+def read_ismrmrd(path: Path) -> tuple[list[Echo], Scan]:
     """Readouts of each echo (index ``contrast``) in the order of the file; noise readouts are split off.
 
     Raises
@@ -53,7 +52,6 @@ def read_ismrmrd(path: Path, description: RawDescription) -> tuple[list[Echo], S
         field_strength_t=None if system is None else system.systemFieldStrength_T,
         repetition_time_s=_first(sequence, "TR", 1e-3),
         flip_angle_deg=_first(sequence, "flipAngle_deg", 1.0),
-        description=description,
     )
 
 

@@ -317,6 +317,13 @@ def test_broken_files_are_refused(written, tmp_path):
         read_ismrmrd(tmp_path / "other.h5")
 
 
+def test_a_table_larger_than_its_file_is_refused(written):
+    with h5py.File(written, "r+") as file:
+        file["dataset/data"].resize((10**8,))
+    with pytest.raises(InputError, match="acquisitions cannot be read"):
+        read_ismrmrd(written)
+
+
 def test_links_to_other_files_are_refused(written, tmp_path):
     linked = tmp_path / "linked.h5"
     with h5py.File(linked, "w") as file:
