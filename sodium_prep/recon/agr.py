@@ -70,7 +70,7 @@ def agr(
     guide: NDArray[Any],
     weight: float,
     iterations: int = 100,
-    tolerance: float = 5e-4,
+    tolerance: float = 1e-3,
     edge: float = EDGE,
     progress: Progress | None = None,
 ) -> Image:
@@ -145,7 +145,7 @@ def bowsher(
     strength: float,
     neighbours: int = 4,
     iterations: int = 50,
-    tolerance: float = 5e-4,
+    tolerance: float = 1e-3,
     progress: Progress | None = None,
 ) -> Image:
     """Image x of least ``1/2 x^T N x - b^T x + strength / (2 n) sum_i sum_(j like i) (x_i - x_j)^2``.

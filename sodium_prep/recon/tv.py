@@ -50,13 +50,19 @@ class Variation:
         Of the images.
     directions
         xi, (3, X, Y, Z) float32 of length at most 1; None for 0.
+
+    Attributes
+    ----------
+    dual
+        (3, X, Y, Z) vectors p, no longer than the weight, of the last proximal operator: it is
+        ``image - D^T p``.
     """
 
     def __init__(self, shape: tuple[int, ...], directions: Vectors | None = None) -> None:
         self.directions = directions
-        self._dual = np.zeros((3, *shape), np.float32)
-        self._older = np.zeros_like(self._dual)
-        self._ahead = np.zeros_like(self._dual)
+        self.dual = np.zeros((3, *shape), np.float32)
+        self._older = np.zeros_like(self.dual)
+        self._ahead = np.zeros_like(self.dual)
         self._slabs = [slice(i, min(i + _SLAB, shape[0])) for i in range(0, shape[0], _SLAB)]
         self._work = np.empty((3, _SLAB, *shape[1:]), np.float32)
         self._scalar = np.empty((_SLAB, *shape[1:]), np.float32)
@@ -108,7 +114,7 @@ class Variation:
         where the call before ended, so that a few iterations are enough inside a solver that calls it with images
         which change little. The result does not depend on the memory of ``image``, which stays as it is.
         """
-        ahead, older, dual = self._ahead, self._older, self._dual
+        ahead, older, dual = self._ahead, self._older, self.dual
         ahead[...] = dual
         momentum = 1.0
         primal = np.empty_like(image)
@@ -129,7 +135,7 @@ class Variation:
                 v *= np.float32((momentum - 1.0) / following)
                 np.add(v, dual[:, planes], out=ahead[:, planes])
             momentum = following
-        self._dual, self._older = dual, older
+        self.dual, self._older = dual, older
         primal[...] = image
         self._take_adjoint(dual, primal)
         return primal
@@ -153,7 +159,7 @@ def tv(
     problem: LeastSquares,
     weight: float,
     iterations: int = 100,
-    tolerance: float = 5e-4,
+    tolerance: float = 1e-3,
     progress: Progress | None = None,
 ) -> Image:
     """Image x of least ``1/2 x^T N x - b^T x + weight sum_r |grad x|_2``.
