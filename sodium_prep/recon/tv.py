@@ -16,6 +16,9 @@ _SLAB = 4
 _GRADIENT_NORM2 = 12.0
 """Bound of the squared norm of the gradient in three dimensions."""
 
+_TINY = 1e-30
+"""Keeps what is divided by above 0 where the weight is 0."""
+
 
 def _forward_differences(image: Image, planes: slice, out: Vectors) -> None:
     """Differences to the next voxel along each axis, (3, planes, Y, Z); 0 at the far faces."""
@@ -112,7 +115,7 @@ class Variation:
 
         Fast gradient projection of the dual (Beck and Teboulle, IEEE Trans Image Process 2009;18:2419). It starts from
         where the call before ended, so that a few iterations are enough inside a solver that calls it with images
-        which change little. The result does not depend on the memory of ``image``, which stays as it is.
+        which change little. ``image`` stays as it is.
         """
         ahead, older, dual = self._ahead, self._older, self.dual
         ahead[...] = dual
@@ -142,17 +145,13 @@ class Variation:
 
     def _into_ball(self, vectors: Vectors, radius: float) -> None:
         """Shorten vectors (3, planes, Y, Z) to the radius where they are longer."""
-        if radius == 0.0:
-            vectors[...] = 0.0
-            return
         length, product = self._scalar[: vectors.shape[1]], self._product[: vectors.shape[1]]
         np.multiply(vectors[0], vectors[0], out=length)
         for axis in (1, 2):
             length += np.multiply(vectors[axis], vectors[axis], out=product)
         np.sqrt(length, out=length)
-        length *= np.float32(1.0 / radius)
-        np.maximum(length, np.float32(1.0), out=length)
-        vectors /= length
+        np.maximum(length, np.float32(max(radius, _TINY)), out=length)
+        vectors *= np.divide(np.float32(radius), length, out=length)
 
 
 def tv(
