@@ -93,6 +93,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Evans AC, Janke AL, Collins DL, Baillet S. Brain templates and atlases. NeuroImage 2012;62:911-922.",
         "10.1016/j.neuroimage.2012.01.024",
     ),
+    "fessler1996": Source(
+        "Fessler JA, Rogers WL. Spatial resolution properties of penalized-likelihood image reconstruction: "
+        "space-invariant tomographs. IEEE Trans Image Process 1996;5:1346-1358.",
+        "10.1109/83.535846",
+    ),
     "fieller1954": Source(
         "Fieller EC. Some problems in interval estimation. J R Stat Soc B 1954;16:175-185.",
         "10.1111/j.2517-6161.1954.tb00159.x",
@@ -117,11 +122,6 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Gorgolewski KJ, Auer T, Calhoun VD, et al. The brain imaging data structure, a format for organizing and "
         "describing outputs of neuroimaging experiments. Sci Data 2016;3:160044.",
         "10.1038/sdata.2016.44",
-    ),
-    "fessler1996": Source(
-        "Fessler JA, Rogers WL. Spatial resolution properties of penalized-likelihood image reconstruction: "
-        "space-invariant tomographs. IEEE Trans Image Process 1996;5:1346-1358.",
-        "10.1109/83.535846",
     ),
     "gudbjartsson1995": Source(
         "Gudbjartsson H, Patz S. The Rician distribution of noisy MRI data. Magn Reson Med 1995;34:910-914.",
