@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sodium_prep.physics.acquisition import FilterName
 from sodium_prep.physics.readout import filter_window
-from sodium_prep.recon.nufft import Nufft
+from sodium_prep.recon.readouts import Readouts
 from sodium_prep.recon.trajectory import Trajectory
 
 
@@ -55,11 +55,11 @@ def grid_image(
     -------
     (coils, X, Y, Z); an object of spin density rho has the value rho (times decay), whatever the grid.
     """
-    operator = Nufft(trajectory.k_per_mm.reshape(-1, 3), shape, voxel_mm, dtype)
+    operator = Readouts(trajectory.k_per_mm, shape, voxel_mm, dtype)
     weights = filtered_weights(trajectory, kspace_filter).astype(np.empty(0, dtype).real.dtype)
     images = np.empty((len(kspace), *shape), dtype=dtype)
     for coil, samples in enumerate(kspace):
-        images[coil] = operator.adjoint((samples * weights).ravel())
+        images[coil] = operator.adjoint(samples * weights)
     return images
 
 
