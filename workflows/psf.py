@@ -22,8 +22,8 @@ _ONE_FOR_ALL = (
     "12 % in grey matter without a window on k-space and 6 % with a Hamming window. Give one for each of GM, WM, CSF."
 )
 _NONLINEAR = (
-    "A reconstruction by {} has no single point spread function: it shows a bright point sharper than a faint one. Values "
-    "corrected for partial volume are less sure than with --recon gridding or sense."
+    "A reconstruction by {} has no single point spread function: it shows a bright point sharper than a faint one. "
+    "Values corrected for partial volume are less sure than with --recon gridding or sense."
 )
 
 

@@ -13,6 +13,9 @@ Image = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with the number of iterations done and the largest number there can be."""
 
+_MOMENTUM = 4
+"""The larger, the slower the momentum grows; 2 would be FISTA itself."""
+
 
 def fista(
     problem: LeastSquares,
@@ -24,8 +27,10 @@ def fista(
 ) -> Image:
     """Image x of least ``1/2 x^T N x - b^T x + R(x)``.
 
-    FISTA (Beck and Teboulle, SIAM J Imaging Sci 2009;2:183) with steps of one over the largest eigenvalue of N, and
-    with the momentum dropped whenever it points uphill (O'Donoghue and Candes, Found Comput Math 2015;15:715).
+    FISTA (Beck and Teboulle, SIAM J Imaging Sci 2009;2:183) with steps of one over the largest eigenvalue of N and the
+    slower momentum of Chambolle and Dossal (J Optim Theory Appl 2015;166:968), with which the images themselves
+    converge and proximal operators may be inexact; it is dropped whenever it points uphill (O'Donoghue and Candes,
+    Found Comput Math 2015;15:715).
 
     Parameters
     ----------
@@ -48,7 +53,7 @@ def fista(
     """
     step = 1.0 / problem.largest_eigenvalue()
     x = (problem.right if start is None else start).astype(np.float32)
-    ahead, momentum = x, 1.0
+    ahead, age = x, 0
     for iteration in range(iterations):
         descent = problem.normal(ahead)
         descent -= problem.right
@@ -57,11 +62,10 @@ def fista(
         new = proximal(descent, step)
         change = new - x
         if np.vdot(ahead - new, change) > 0.0:
-            momentum = 1.0
-        following = 0.5 + np.sqrt(0.25 + momentum**2)
-        ahead = change * np.float32((momentum - 1.0) / following)
+            age = 0
+        ahead = change * np.float32(age / (age + 1 + _MOMENTUM))
         ahead += new
-        x, momentum = new, following
+        x, age = new, age + 1
         if progress is not None:
             progress(iteration + 1, iterations)
         if np.linalg.norm(change) <= tolerance * np.linalg.norm(x):

@@ -15,8 +15,9 @@ from sodium_prep.physics.acquisition import FilterName
 from sodium_prep.physics.relaxation import Relaxation
 from sodium_prep.physics.signal import t2star_factor
 from sodium_prep.recon import coils
+from sodium_prep.recon.agr import agr
 from sodium_prep.recon.encoding import Encoding, LeastSquares, least_squares, real_part
-from sodium_prep.recon.fista import fista
+from sodium_prep.recon.fista import Progress as Steps
 from sodium_prep.recon.gridding import filtered_weights, grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import trajectory_noise_spectrum
 from sodium_prep.recon.point import point_grid, trajectory_psf
@@ -25,7 +26,8 @@ from sodium_prep.recon.replicas import noise_from_replicas
 from sodium_prep.recon.response import point_response
 from sodium_prep.recon.sense import conjugate_gradients
 from sodium_prep.recon.time_courses import off_resonance_basis
-from sodium_prep.recon.tv import Variation
+from sodium_prep.recon.tv import tv
+from sodium_prep.recon.wavelet import wavelet
 from sodium_prep.settings import GUIDED_METHODS, KspaceMethod
 
 Image = NDArray[np.float32]
@@ -306,14 +308,14 @@ def _iterated(
 
 def _with_prior(problem: LeastSquares, options: Options, weight: float, tell: Progress) -> tuple[Image, Solver]:
     """Image by the prior of a method, and the solver that goes on from it for other data."""
-    proximal = _proximal(problem.right.shape, options, weight)
-    image = fista(problem, proximal, progress=lambda n, of: tell(options.method, n, of))
-    return image, lambda other: fista(other, proximal, start=image)
 
+    def solve(data: LeastSquares, start: Image | None = None, told: Steps | None = None) -> Image:
+        if options.guide is not None:
+            return agr(data, options.guide, weight, start=start, progress=told)
+        return (tv if options.method == "tv" else wavelet)(data, weight, start=start, progress=told)
 
-def _proximal(shape: tuple[int, ...], options: Options, weight: float) -> Callable[[Image, float], Image]:
-    prior = Variation(shape, None)
-    return lambda v, step: prior.proximal(v, step * weight)
+    image = solve(problem, told=lambda number, of: tell(options.method, number, of))
+    return image, lambda other: solve(other, image)
 
 
 def _noise_images(encoding: Encoding, weights: NDArray[np.float64], sigma: float, seed: int) -> list[Image]:

@@ -30,6 +30,13 @@ def _forward_differences(image: Image, planes: slice, out: Vectors) -> None:
     out[2, :, :, -1] = 0.0
 
 
+def gradient(image: Image) -> Vectors:
+    """Differences to the next voxel along each axis, (3, X, Y, Z); 0 at the far faces."""
+    out = np.empty((3, *image.shape), np.float32)
+    _forward_differences(image, slice(0, len(image)), out)
+    return out
+
+
 class Variation:
     """``sum_r |D x|_2`` with ``D x = grad x - xi (xi . grad x)``, and its proximal operator.
 
@@ -94,7 +101,7 @@ class Variation:
             total += float(np.sqrt(np.einsum("cxyz,cxyz->xyz", v, v)).sum(dtype=np.float64))
         return total
 
-    def proximal(self, image: Image, weight: float, iterations: int = 3) -> Image:
+    def proximal(self, image: Image, weight: float, iterations: int = 5) -> Image:
         """``argmin_x 1/2 |x - image|^2 + weight sum_r |D x|_2``, nearer with every iteration.
 
         Fast gradient projection of the dual (Beck and Teboulle, IEEE Trans Image Process 2009;18:2419). It starts from
@@ -147,6 +154,7 @@ def tv(
     weight: float,
     iterations: int = 100,
     tolerance: float = 5e-4,
+    start: Image | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """Image x of least ``1/2 x^T N x - b^T x + weight sum_r |grad x|_2``.
@@ -155,7 +163,7 @@ def tv(
     ----------
     weight
         In the units of the image; half of the noise's standard deviation in the gridded image is safe.
-    iterations, tolerance, progress
+    iterations, tolerance, start, progress
         Of :func:`sodium_prep.recon.fista.fista`.
 
     Returns
@@ -163,4 +171,4 @@ def tv(
     (X, Y, Z) float32.
     """
     prior = Variation(problem.right.shape)
-    return fista(problem, lambda v, step: prior.proximal(v, step * weight), iterations, tolerance, progress=progress)
+    return fista(problem, lambda v, step: prior.proximal(v, step * weight), iterations, tolerance, start, progress)

@@ -139,8 +139,9 @@ _ITERATED: Final = {
     "sense": " From there an image was found by least squares over all channels {pruessmann2001}, by conjugate "
     "gradients that end before the noise grows.",
     "wavelet": " From there an image sparse in wavelets was found by accelerated proximal gradient descent {beck2009}.",
-    "tv": " From there an image of small total variation was found by accelerated proximal gradient descent {beck2009}.",
-    "agr": " From there an image of small directional total variation {ehrhardt2016}, guided by the anatomical image as in "
+    "tv": " From there an image of small total variation was found by accelerated proximal gradient descent "
+    "{beck2009}.",
+    "agr": " From there an image of small directional total variation {ehrhardt2016}, guided by the anatomical image "
     "{schramm2024}, was found by accelerated proximal gradient descent {beck2009}.",
 }
 """What follows gridding."""

@@ -140,4 +140,4 @@ def test_a_map_of_off_resonance_undoes_it(trajectory):
         )
         inside = np.any([b.depth((N,) * 3, (VOXEL_MM,) * 3) < 0.9 for b in bodies.values()], axis=0)
         error, before = (np.linalg.norm((one.image - truth.image)[inside]) for one in (mended, blurred))
-        assert error < 0.1 * before
+        assert error < 0.15 * before
