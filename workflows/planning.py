@@ -112,7 +112,7 @@ def plan_series(
             "recon": {
                 "method": settings.kspace_method if kspace else "vendor",
                 "complex": any(other_parts),
-                "trajectory": facts.acquisition.trajectory if facts.psf_known else None,
+                "trajectory": facts.acquisition.trajectory if facts.psf_known or kspace else None,
                 "n_spokes": block.number_of_spokes,
                 "kspace_filter": facts.acquisition.kspace_filter,
             },

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sodium_prep.bids.models import AcquisitionFacts, SodiumSidecar
 from sodium_prep.bids.points import ALL
-from sodium_prep.physics.readout import computed_reason
+from sodium_prep.physics.acquisition import WITHOUT_LAW
+from sodium_prep.physics.readout import computed_reason, describe_window
 from sodium_prep.settings import Settings
 
 _GAUSSIAN_DX = 1.6
@@ -38,7 +39,7 @@ class PsfPlan:
     reason
         What it is and why, or what lacks.
     fwhm_mm, files
-        Of a Gaussian, and the images of a point by tissue.
+        Of a Gaussian, and the images of a point by tissue; no files for a measured one that the reconstruction makes.
     sought
         Whether the noise of the image is asked for the window, or whether it agrees with the one stated.
     warnings
@@ -78,6 +79,10 @@ def choose_psf(sidecar: SodiumSidecar, facts: AcquisitionFacts, settings: Settin
         method = settings.kspace_method
         reason = f"measured by points added to the data of this scan ({method})"
         return PsfPlan("measured", reason, warnings=() if method == "sense" else (_NONLINEAR.format(method),))
+    if kspace and facts.acquisition.trajectory in WITHOUT_LAW:
+        window = describe_window(facts.acquisition)
+        reason = f"computed from the readouts in the k-space file, {window} and the T2* of each tissue"
+        return PsfPlan("measured", reason)
     if facts.psf_known:
         return PsfPlan("acquisition", computed_reason(facts.acquisition), sought=not kspace)
     lacking = f"not known ({', '.join(facts.missing)} missing)"

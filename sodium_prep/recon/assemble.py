@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,16 +85,19 @@ class Scan:
     repetition_time_s: float | None = None
     flip_angle_deg: float | None = None
     n_averages: int = 1
-    description: RawDescription = field(default=RawDescription())
 
 
-def assemble(echoes: Sequence[Echo], scan: Scan, *, average: bool = True) -> tuple[RawData, ...]:
+def assemble(
+    echoes: Sequence[Echo], scan: Scan, description: RawDescription, *, average: bool = True
+) -> tuple[RawData, ...]:
     """Raw data of each echo.
 
     Parameters
     ----------
     echoes
         In the order of their echo times.
+    description
+        What the sidecar says, which the data may not contradict.
     average
         Whether readouts with the same trajectory become one; otherwise all are kept, with their block.
 
@@ -104,13 +107,13 @@ def assemble(echoes: Sequence[Echo], scan: Scan, *, average: bool = True) -> tup
         If the data cannot make one quantitative image per echo.
     """
     found: list[RawData] = []
-    times = _echo_times(echoes, scan)
+    times = _echo_times(echoes, description.echo_time_s, scan.source)
     for grid in scan.grids:
         _check_grid(grid, scan.source)
     for echo, time_s in zip(echoes, times, strict=True):
-        _check_samples(echo, scan)
+        _check_samples(echo, scan.source)
         kspace, k, n_averages = _average(echo, scan.source)
-        _check_description(scan, len(k), len(kspace), echo.dwell_time_s)
+        _check_description(description, len(k), len(kspace), echo.dwell_time_s, scan.source)
         block = None
         if not average:
             kspace, k, n_averages, block = echo.samples.transpose(1, 0, 2), echo.k_per_mm, 1, echo.block
@@ -137,22 +140,21 @@ def assemble(echoes: Sequence[Echo], scan: Scan, *, average: bool = True) -> tup
     return tuple(found)
 
 
-def _echo_times(echoes: Sequence[Echo], scan: Scan) -> list[float | None]:
+def _echo_times(echoes: Sequence[Echo], stated: float | None, source: str) -> list[float | None]:
     """Echo times, which have to be there and to rise where there are several echoes."""
     times = [echo.echo_time_s for echo in echoes]
-    stated = scan.description.echo_time_s
     if len(times) == 1:
         return times if stated is None else [stated]
     known = [time for time in times if time is not None]
     if len(known) < len(times):
         problem = f"holds {len(times)} echoes, but its header states {len(known)} of their echo times"
-        raise InputError(scan.source, problem, "Write all of them into the header, or one file for each echo")
+        raise InputError(source, problem, "Write all of them into the header, or one file for each echo")
     text = ", ".join(f"{1e3 * time:g}" for time in known)
     if (np.diff(known) <= 0.0).any():
-        raise InputError(scan.source, f"its echo times ({text} ms) do not rise", "Write the echoes in their order")
+        raise InputError(source, f"its echo times ({text} ms) do not rise", "Write the echoes in their order")
     if stated is not None and abs(known[0] - stated) > _FIRST_ECHO_TOLERANCE_S:
         problem = f"its echo times are {text} ms, but the sidecar's EchoTime is {1e3 * stated:g} ms"
-        raise InputError(scan.source, problem, "Write that of the first echo into the sidecar")
+        raise InputError(source, problem, "Write that of the first echo into the sidecar")
     return times
 
 
@@ -188,19 +190,21 @@ def _check_grid(grid: Grid, source: str) -> None:
         raise InputError(source, problem, "Write the geometry of the scan")
 
 
-def _check_samples(echo: Echo, scan: Scan) -> None:
+def _check_samples(echo: Echo, source: str) -> None:
     samples, dwell_s = echo.samples, echo.dwell_time_s
     if not 0.0 < dwell_s < 1e-2:
         problem = f"its dwell time sample_time_us is {1e6 * dwell_s:g}"
-        raise InputError(scan.source, problem, "Write the time from sample to sample")
+        raise InputError(source, problem, "Write the time from sample to sample")
+    if not samples.size:
+        raise InputError(source, "holds no samples", CONVERT)
     if samples.shape[2] < _FEWEST_SAMPLES:
-        raise InputError(scan.source, f"its readouts have only {samples.shape[2]} samples", CONVERT)
+        raise InputError(source, f"its readouts have only {samples.shape[2]} samples", CONVERT)
     if not (np.isfinite(samples).all() and np.isfinite(echo.k_per_mm).all()):
-        raise InputError(scan.source, "holds values that are not finite", CONVERT)
+        raise InputError(source, "holds values that are not finite", CONVERT)
     silent = ~samples.any(axis=(0, 2))
     if silent.any():
         which = "all its data are" if silent.all() else f"channel {int(np.flatnonzero(silent)[0])} is"
-        raise InputError(scan.source, f"{which} zero", "Check the coil and the export, or leave the channel out")
+        raise InputError(source, f"{which} zero", "Check the coil and the export, or leave the channel out")
 
 
 def _average(echo: Echo, source: str) -> tuple[NDArray[np.complex64], NDArray[np.float32], int]:
@@ -272,9 +276,8 @@ def _noise(scan: Scan, coils: int, dwell_time_s: float, n_averages: int) -> NDAr
     return np.asarray(samples * np.float32(scale), dtype=np.complex64)
 
 
-def _check_description(scan: Scan, spokes: int, coils: int, dwell_time_s: float) -> None:
+def _check_description(stated: RawDescription, spokes: int, coils: int, dwell_time_s: float, source: str) -> None:
     """Refuse a file that contradicts its sidecar."""
-    stated = scan.description
     told = (
         ("NumberOfSpokes", stated.n_spokes, spokes, 0.0, "readouts of different trajectory"),
         ("NumberReceiveCoilActiveElements", stated.n_channels, coils, 0.0, "channels"),
@@ -283,4 +286,4 @@ def _check_description(scan: Scan, spokes: int, coils: int, dwell_time_s: float)
     for key, value, there, tolerance, what in told:
         if value is not None and abs(there - value) > tolerance * value:
             problem = f"has {there:g} {what}, but the {key} of its sidecar is {value:g}"
-            raise InputError(scan.source, problem, "Correct the one that is wrong")
+            raise InputError(source, problem, "Correct the one that is wrong")

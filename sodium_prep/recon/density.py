@@ -82,7 +82,8 @@ def hub_weights(k_per_mm: FloatArray, radius_per_mm: FloatArray, latitude_rad: f
     """Weights of FLORET, whose hubs overlap: each hub counts with a share that fades towards its largest latitude.
 
     Shares proportional to the density of readouts, ``1 / cos(latitude)``, would be those of least noise, but their jump
-    where a hub ends is badly sampled; times ``sqrt(1 - sin^2 / sin^2(largest))`` they cost 3 % of noise.
+    where a hub ends is badly sampled; times ``sqrt(1 - sin^2 / sin^2(largest))`` they cost 3 % of noise. The weights of
+    all readouts on one sphere are scaled to its area.
 
     Parameters
     ----------
@@ -101,8 +102,8 @@ def hub_weights(k_per_mm: FloatArray, radius_per_mm: FloatArray, latitude_rad: f
     cosine = np.sqrt(np.maximum(1.0 - sine**2, 1e-12))
     fade = np.sqrt(np.maximum(1.0 - (sine / np.sin(latitude_rad)) ** 2, 0.0))
     own = np.concatenate([fade[hub, :, axis] for hub, axis in zip(_thirds(len(k_per_mm)), (2, 0, 1), strict=True)])
-    weights = radial_weights(radius_per_mm, len(k_per_mm)) * own / np.sum(fade / cosine, axis=2)
-    return np.asarray(weights * (4.0 / 3.0 * np.pi * radius_per_mm[-1] ** 3 / weights.sum()))
+    shares = own / np.sum(fade / cosine, axis=2)
+    return np.asarray(radial_weights(radius_per_mm, len(k_per_mm)) * shares / shares.mean(axis=0))
 
 
 def _thirds(n: int) -> list[slice]:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import MAX_MATRIX, Echo, Grid, Noise, Scan
-from sodium_prep.recon.description import RawDescription
 from sodium_prep.recon.hdf5 import as_text, local_member, most_bytes, open_hdf5, read_array, unreadable
 from sodium_prep.recon.raw_data import NUCLEUS, RawData
 
@@ -31,7 +30,7 @@ _FORMAT = "Write the file as the page Raw data of the documentation has it"
 Values = dict[str, Any]
 
 
-def read_exchange(path: Path, description: RawDescription) -> tuple[list[Echo], Scan]:
+def read_exchange(path: Path) -> tuple[list[Echo], Scan]:
     """Readouts of each echo.
 
     Raises
@@ -55,10 +54,10 @@ def read_exchange(path: Path, description: RawDescription) -> tuple[list[Echo], 
             f"its k_per_m has the shape {k.shape}, but kspace {n_echoes} echoes of {readouts} readouts of {samples}"
         )
         raise InputError(path, f"{problem} samples", "Write k of every sample: (readouts, samples, 3)")
-    block = _array(values, "block", (1,), path).astype(np.int32) if "block" in values else np.zeros(readouts, np.int32)
+    block = _whole(values, "block", path) if "block" in values else np.zeros(readouts, np.int32)
     if len(block) != readouts:
         raise InputError(path, f"its block has {len(block)} entries for {readouts} readouts", _FORMAT)
-    times = list(_array(values, "echo_times_s", (0, 1), path).ravel()) if "echo_times_s" in values else []
+    times = list(_list(values, "echo_times_s", path)) if "echo_times_s" in values else []
     if times and len(times) != n_echoes:
         raise InputError(path, f"its echo_times_s are {len(times)}, its echoes {n_echoes}", "Write one for each echo")
     dwell_s = _number(values, "dwell_time_s", path)
@@ -67,28 +66,27 @@ def read_exchange(path: Path, description: RawDescription) -> tuple[list[Echo], 
         Echo(one.transpose(1, 0, 2), own_k, dwell_s, block, float(times[number]) if times else None)
         for number, (one, own_k) in enumerate(zip(kspace, k_per_mm, strict=True))
     ]
-    return echoes, _scan(values, dwell_s, description, path)
+    return echoes, _scan(values, dwell_s, path)
 
 
-def _scan(values: Values, dwell_s: float, description: RawDescription, path: Path) -> Scan:
-    affine, voxel_mm = _array(values, "affine", (2,), path), _array(values, "voxel_mm", (1,), path)
-    shape = _array(values, "shape", (1,), path)
+def _scan(values: Values, dwell_s: float, path: Path) -> Scan:
+    affine = _array(values, "affine", (2,), path).astype(np.float64)
+    shape, voxel_mm = _whole(values, "shape", path), _list(values, "voxel_mm", path)
     if affine.shape != (4, 4) or not np.array_equal(affine[3], (0, 0, 0, 1)) or len(shape) != 3 or len(voxel_mm) != 3:
         mend = "Write affine as 4 x 4 with the last row 0 0 0 1, shape and voxel_mm with three values each"
         raise InputError(path, "its affine, shape or voxel_mm is none of an image", mend)
-    (i, j, k), (x, y, z) = (int(n) for n in shape), (float(v) for v in voxel_mm)
+    (i, j, k), (x, y, z) = shape.tolist(), voxel_mm.astype(np.float64).tolist()
     if not (min(i, j, k) > 0 and max(i, j, k) <= MAX_MATRIX and min(x, y, z) > 0.0):
         raise InputError(path, f"states a matrix of {shape} voxels of {voxel_mm} mm", "Write whole numbers and mm")
-    averages = _number(values, "n_averages", path) if "n_averages" in values else 1.0
-    if averages < 1.0 or averages != int(averages):
-        raise InputError(path, f"its n_averages is {averages:g}", "Write a whole number")
+    averages = _whole(values, "n_averages", path).tolist() if "n_averages" in values else [1]
+    if len(averages) != 1 or averages[0] < 1:
+        raise InputError(path, f"its n_averages is {averages}", "Write a whole number")
     return Scan(
         source=str(path),
         grids=[Grid((i, j, k), (x, y, z), affine)],
         noise=Noise(_complex(values, "noise", (2,), path), dwell_s) if "noise" in values else None,
         trajectory_name=values.get("trajectory_name"),
-        n_averages=int(averages),
-        description=description,
+        n_averages=averages[0],
         **{name: _number(values, name, path) for name in _NUMBERS if name in values},
     )
 
@@ -96,13 +94,14 @@ def _scan(values: Values, dwell_s: float, description: RawDescription, path: Pat
 def _complex(values: Values, name: str, dims: tuple[int, ...], path: Path) -> NDArray[np.complex64]:
     """Complex numbers as such, or with real and imaginary part along the last axis."""
     array = np.asarray(values[name])
-    if array.dtype.kind == "f" and array.shape[-1:] == (2,):
-        array = array[..., 0] + 1j * array[..., 1]
-    if array.dtype.kind != "c" or array.ndim not in dims or not array.size:
+    pairs = array.dtype.kind == "f" and array.shape[-1:] == (2,)
+    if (array.dtype.kind != "c" and not pairs) or array.ndim - pairs not in dims:
         problem = f"its {name} is {array.dtype} of the shape {array.shape}"
         raise InputError(path, problem, "Write complex numbers, or real and imaginary parts along the last axis")
     with np.errstate(over="ignore"):  # what single precision cannot hold is refused as not finite
-        return array.astype(np.complex64)
+        if pairs:
+            return np.ascontiguousarray(array, dtype=np.float32).view(np.complex64)[..., 0]
+        return array.astype(np.complex64, copy=False)
 
 
 def _array(values: Values, name: str, dims: tuple[int, ...], path: Path) -> NDArray[Any]:
@@ -111,6 +110,18 @@ def _array(values: Values, name: str, dims: tuple[int, ...], path: Path) -> NDAr
         problem = f"its {name} is {array.dtype} of the shape {array.shape}, or not finite"
         raise InputError(path, problem, _FORMAT)
     return array
+
+
+def _list(values: Values, name: str, path: Path) -> NDArray[Any]:
+    """Values in a row; some programs write it with a second dimension of 1."""
+    return _array(values, name, (0, 1, 2), path).ravel()
+
+
+def _whole(values: Values, name: str, path: Path) -> NDArray[np.int32]:
+    array = _list(values, name, path)
+    if (array != np.round(array)).any() or np.abs(array).max(initial=0) > np.iinfo(np.int32).max:
+        raise InputError(path, f"its {name} are no whole numbers", _FORMAT)
+    return array.astype(np.int32)
 
 
 def _number(values: Values, name: str, path: Path) -> float:
@@ -129,12 +140,12 @@ def _read_hdf5(path: Path) -> Values:
     """Datasets of the root group, and its attributes for what is small."""
     found: Values = {}
     with open_hdf5(path) as file:
-        for name in (*file.keys(), *file.attrs.keys()):
+        for name in dict.fromkeys((*file.keys(), *file.attrs.keys())):
             _check_name(name, path)
             member = local_member(file, name, path)
             if member is None:
                 found[name] = file.attrs[name]
-            elif name in _TEXTS and isinstance(member, h5py.Dataset):
+            elif name in _TEXTS and isinstance(member, h5py.Dataset) and member.size == 1:
                 found[name] = member[()]
             else:
                 found[name] = read_array(member, name, path)

@@ -104,8 +104,8 @@ def twisted_projections(
     """Twisted projection imaging (Boada, Gillen, Shen, Chang and Thulborn, MRM 1997;37:706).
 
     On each of ``pi kmax FOV`` cones readouts run straight to k0 and then twist at constant speed while ``k^2 dk/dt``
-    stays constant, so that ``4 k0 kmax FOV^2`` readouts fill the sphere. The twist sets in at the slew rate; where a
-    narrow cone would bend it too much, it is slower.
+    stays constant, so that ``4 pi k0 kmax FOV^2`` readouts fill the sphere. The twist sets in as fast as the slew rate
+    allows; where a narrow cone would bend it too much, it is slower.
 
     Parameters
     ----------
@@ -121,9 +121,8 @@ def twisted_projections(
     fine_radius, fine_speed, _ = _adapted_radius(kmax, linear_fraction, readout, fine)
     slew = 1e3 * SPEED_PER_GRADIENT * readout.limits.slew_t_per_m_per_s
     reach = np.sin(polar)[:, None] * np.maximum(fine_radius, 1e-9 * kmax)
-    across = np.minimum(
-        np.sqrt(np.maximum(top**2 - fine_speed**2, 0.0)), _ONSET * slew * np.maximum(fine - onset_s, 0.0)
-    )
+    spare = _ONSET * np.sqrt(max(slew**2 - (2.0 * top**2 / (linear_fraction * kmax)) ** 2, 0.0))
+    across = np.minimum(np.sqrt(np.maximum(top**2 - fine_speed**2, 0.0)), spare * np.maximum(fine - onset_s, 0.0))
     rate = np.minimum(across, np.sqrt(0.5 * slew * reach)) / reach
     azimuth = np.zeros_like(rate)
     azimuth[:, 1:] = np.cumsum(0.5 * (rate[:, 1:] + rate[:, :-1]) * (fine[1] - fine[0]), axis=1)
@@ -213,17 +212,17 @@ def _adapted_radius(
     k0 = linear_fraction * kmax
     area = (k0 + (kmax**3 - k0**3) / (3.0 * k0**2)) / SPEED_PER_GRADIENT  # mT/m s; T = area / G0 + G0 / (2 slew)
     slew = 1e3 * limits.slew_t_per_m_per_s
+    # The ramp must end before k0, where the gradient falls again, by 2 gbar G0^2 / k0 per second at first.
+    bend = 0.5 if linear_fraction < 1.0 else 2.0
+    most = min(limits.amplitude_mt_per_m, np.sqrt(bend * k0 * slew / SPEED_PER_GRADIENT))
     rest = duration**2 - 2.0 * area / slew
     amplitude = slew * (duration - np.sqrt(max(rest, 0.0)))
-    if rest < 0.0 or amplitude > limits.amplitude_mt_per_m:
-        least = min(limits.amplitude_mt_per_m, np.sqrt(2.0 * area * slew))
+    if rest < 0.0 or amplitude > most:
         raise ValueError(
             f"a readout of {1e3 * duration:.4g} ms is too short: {limits.amplitude_mt_per_m:g} mT/m and"
-            f" {limits.slew_t_per_m_per_s:g} T/m/s need {1e3 * (area / least + least / (2.0 * slew)):.4g} ms"
+            f" {limits.slew_t_per_m_per_s:g} T/m/s need {1e3 * (area / most + most / (2.0 * slew)):.4g} ms"
         )
     top, ramp = SPEED_PER_GRADIENT * amplitude, amplitude / slew
-    if top * ramp > 2.0 * k0:
-        raise ValueError(f"the gradient still rises at {linear_fraction:g} kmax; choose a larger linear fraction")
     onset = k0 / top + 0.5 * ramp
     rising = 0.5 * top / ramp * t**2
     late = np.cbrt(3.0 * top * k0**2 * np.maximum(t - onset, 0.0) + k0**3)

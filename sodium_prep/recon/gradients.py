@@ -17,7 +17,7 @@ SPEED_PER_GRADIENT: Final = 1e-6 * GAMMA_BAR_23NA_HZ_PER_T
 """Speed through k-space in 1/(mm s) per mT/m."""
 _MARGIN: Final = 0.97
 """Share of the slew rate that a design uses: the rest is for the raster of the samples."""
-_HALVINGS: Final = 30
+_HALVINGS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,6 @@ def gradients_of(k_per_mm: ArrayLike, dwell_s: float) -> Gradients:
     Parameters
     ----------
     k_per_mm : (..., samples, 3)
-        In double precision: the second difference of single-precision samples is mostly rounding.
     dwell_s
         Time between samples.
     """
@@ -116,7 +115,7 @@ def _timing(
     """
     amplitude = limits.amplitude_mt_per_m if amplitude_mt_per_m is None else np.asarray(amplitude_mt_per_m)
     turns = float(paths.azimuth(np.full((len(paths.sine), 1), paths.kmax_per_mm)).max()) / (2.0 * np.pi)
-    nodes = 300 + int(30.0 * turns)
+    nodes = 200 + int(24.0 * turns)
     r = np.broadcast_to(np.linspace(0.0, paths.kmax_per_mm, nodes), (len(paths.sine), nodes))
     per_radius, curvature = paths.arc(r)
     arc = 0.5 * (per_radius[:, 1:] + per_radius[:, :-1]) * np.diff(r)

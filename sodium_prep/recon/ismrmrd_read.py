@@ -15,7 +15,6 @@ import numpy as np
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import CONVERT, Echo, Grid, Noise, Scan, oriented_grid
-from sodium_prep.recon.description import RawDescription
 from sodium_prep.recon.ismrmrd_file import Records, read_records
 from sodium_prep.recon.raw_data import NUCLEUS, PER_MM, TRAJECTORY_UNITS
 
@@ -24,7 +23,7 @@ _GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir")
 _PER_ECHO = ("number_of_samples", "discard_pre", "discard_post", "sample_time_us")
 
 
-def read_ismrmrd(path: Path, description: RawDescription) -> tuple[list[Echo], Scan]:
+def read_ismrmrd(path: Path) -> tuple[list[Echo], Scan]:
     """Readouts of each echo (index ``contrast``) in the order of the file; noise readouts are split off.
 
     Raises
@@ -53,7 +52,6 @@ def read_ismrmrd(path: Path, description: RawDescription) -> tuple[list[Echo], S
         field_strength_t=None if system is None else system.systemFieldStrength_T,
         repetition_time_s=_first(sequence, "TR", 1e-3),
         flip_angle_deg=_first(sequence, "flipAngle_deg", 1.0),
-        description=description,
     )
 
 
@@ -126,8 +124,11 @@ def _echo(records: Records, per_mm: float, time_ms: float | None, path: Path) ->
     k = np.stack(records.trajectories).reshape(-1, n, 3)[:, kept]
     index = records.heads["idx"]
     _, block = np.unique(np.stack([index["repetition"], index["average"]], axis=1), axis=0, return_inverse=True)
+    samples = np.empty((coils, len(k), k.shape[1]), dtype=np.complex64)  # the order of RawData, which needs no copy
+    for row, values in enumerate(records.samples):
+        samples[:, row] = values.view(np.complex64).reshape(coils, n)[:, kept]
     return Echo(
-        samples=np.stack(records.samples).view(np.complex64).reshape(-1, coils, n)[..., kept],
+        samples=samples.transpose(1, 0, 2),
         k_per_mm=(k.astype(np.float64) * per_mm).astype(np.float32),
         dwell_time_s=1e-6 * float(head["sample_time_us"]),
         block=block.astype(np.int32),

@@ -15,7 +15,7 @@ _PROTON_HZ_PER_T = 42.577478518e6
 
 
 def write_ismrmrd(path: str | Path, raw: RawData) -> None:
-    """Write raw data as an ISMRMRD file that :func:`read_ismrmrd` and the ismrmrd library read.
+    """Write raw data as an ISMRMRD file that :func:`sodium_prep.recon.raw.read_raw` and the ismrmrd library read.
 
     Noise comes first, cut into readouts of the imaging length.
 

@@ -57,12 +57,11 @@ def read_raw(
     if start == _HDF5 or kind in (".h5", ".mrd"):
         with open_hdf5(path) as file:
             exchange = "kspace" in file.keys()  # noqa: SIM118 (membership of the file itself would follow links)
-        reader = read_exchange if exchange else read_ismrmrd
+        echoes, scan = read_exchange(path) if exchange else read_ismrmrd(path)
     elif kind == ".npz":
-        reader = read_exchange
+        echoes, scan = read_exchange(path)
     elif kind == ".dat":
-        reader = read_twix
+        echoes, scan = read_twix(path, description)
     else:
         raise InputError(path, "is no raw data that can be read", f"Give one of {', '.join(SUFFIXES)}")
-    echoes, scan = reader(path, description)
-    return assemble(echoes, scan, average=average)
+    return assemble(echoes, scan, description, average=average)

@@ -287,23 +287,26 @@ def _iterated(
     steps = strength = None
     if options.method == "sense":
         image, krylov, replicas = conjugate_gradients(problem, noise, progress=lambda n, of: tell("sense", n, of))
-        base, steps = image, len(krylov.steps)
+        steps = len(krylov.steps)
         solve: Solver = krylov
     else:
         strength = _STRENGTH[options.method] if options.strength is None else options.strength
         weight = strength * float(gridded.noise_sd.mean())
         image, solve = _with_prior(problem, options, weight, tell)
         tell("noise map", 0, 1)
-        base = solve(problem)
-        replicas = [solve(replace(problem, right=problem.right + sample)) - base for sample in noise]
+        # Noise on top of that in the data would meet a prior that is too weak for it, so it is put on the image's own.
+        clean = replace(problem, right=problem.normal(image))
+        still = solve(clean)
+        replicas = [solve(replace(problem, right=clean.right + sample)) - still for sample in noise]
     noise_sd, noise_psd = noise_from_replicas(replicas, raw.voxel_mm)
+    solved = solve(problem) if options.relaxations else image
     contrast = float(np.percentile(gridded.image, _CONTRAST_PERCENTILE))
     psf = {}
     for number, (tissue, relaxation) in enumerate(options.relaxations.items()):
         tell("point spread function", number, len(options.relaxations))
         start = t2star_factor(options.echo_time_s, relaxation)
         decay = t2star_factor(options.echo_time_s + raw.trajectory.time_s, relaxation) / start
-        psf[tissue] = point_response(solve, problem, base, real_part(encoding.normal(weights * decay)), contrast)
+        psf[tissue] = point_response(solve, problem, solved, real_part(encoding.normal(weights * decay)), contrast)
     return replace(
         gridded,
         image=image,

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 
-from sodium_prep.physics.acquisition import Acquisition, TrajectoryName
+from sodium_prep.physics.acquisition import WITHOUT_LAW, Acquisition, TrajectoryName
 from sodium_prep.physics.readout import readout_time
 
 FloatArray = NDArray[np.float64]
@@ -191,8 +191,8 @@ def closed_law(time_rel: ArrayLike, linear_fraction: float) -> tuple[FloatArray,
 
 def linear_fraction_of(trajectory: TrajectoryName, linear_fraction: float) -> float:
     """The p of the closed law that a named radial trajectory follows."""
-    if trajectory == "Cartesian":
-        raise ValueError("a Cartesian acquisition has no centre-out law")
+    if trajectory == "Cartesian" or trajectory in WITHOUT_LAW:
+        raise ValueError(f"a {trajectory} acquisition has no centre-out law")
     return 1.0 if trajectory == "3DPR" else linear_fraction
 
 

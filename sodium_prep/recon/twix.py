@@ -103,7 +103,6 @@ def read_twix(path: Path, description: RawDescription) -> tuple[list[Echo], Scan
         field_strength_t=_number(protocol, "sProtConsistencyInfo", "flNominalB0"),
         repetition_time_s=_scaled(_number(protocol, "alTR", 0), 1e-6),
         flip_angle_deg=_number(protocol, "adFlipAngleDegree", 0),
-        description=description,
     )
 
 

@@ -118,6 +118,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "describing outputs of neuroimaging experiments. Sci Data 2016;3:160044.",
         "10.1038/sdata.2016.44",
     ),
+    "fessler1996": Source(
+        "Fessler JA, Rogers WL. Spatial resolution properties of penalized-likelihood image reconstruction: "
+        "space-invariant tomographs. IEEE Trans Image Process 1996;5:1346-1358.",
+        "10.1109/83.535846",
+    ),
     "gudbjartsson1995": Source(
         "Gudbjartsson H, Patz S. The Rician distribution of noisy MRI data. Magn Reson Med 1995;34:910-914.",
         "10.1002/mrm.1910340618",

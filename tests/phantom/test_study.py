@@ -21,7 +21,7 @@ from sodium_prep.bids.inputs import collect
 from sodium_prep.errors import UsageError
 from sodium_prep.phantom.protocol import PROTOCOLS, Lesion, Site
 from sodium_prep.phantom.study import make_study
-from sodium_prep.recon.raw import read_ismrmrd
+from sodium_prep.recon.raw import read_raw
 from sodium_prep.recon.reconstruct import reconstruct
 
 PROTOCOL = replace(PROTOCOLS["fast"], further_echo_times_s=(0.005,))
@@ -151,7 +151,7 @@ def test_white_matter_has_the_snr_asked_for(study, truth):
 
 def test_image_and_k_space_are_one_scan(study):
     image, affine = load(study / "sub-01/anat/sub-01_acq-sodium_run-1_echo-1_MEGRE.nii.gz")
-    raw = read_ismrmrd(study / "sourcedata/sub-01/sodium/sub-01_acq-sodium_run-1_echo-1_kspace.h5")
+    (raw,) = read_raw(study / "sourcedata/sub-01/sodium/sub-01_acq-sodium_run-1_echo-1_kspace.h5")
     np.testing.assert_allclose(raw.affine, affine, atol=1e-3)
     made = reconstruct(raw)
     # Where there is little signal the phase, and with it the real part, hangs on noise.

@@ -126,6 +126,7 @@ BAD = {
     "rad/m": ({"k_per_m": lambda k: 2.0 * np.pi * k}, r"reaches \|k\| = 523.6/m"),
     "fewer spokes": ({"k_per_m": lambda k: k[1:]}, r"k_per_m has the shape \(59, 64, 3\)"),
     "real": ({"kspace": np.abs}, "kspace is float32"),
+    "empty": ({"kspace": lambda y: y[:0]}, "holds no samples"),
     "channels": ({"noise": lambda noise: noise[:2]}, "noise has 2 channels, its imaging readouts 3"),
     "voxel": ({"voxel_mm": (6.0, 6.0, 5.0)}, "unit vectors"),
     "sheared": ({"affine": lambda a: a + 2.0 * np.eye(4, k=2) * [1, 1, 1, 0]}, "unit vectors"),
@@ -135,7 +136,8 @@ BAD = {
     "echo times": ({"echo_times_s": [0.1, 0.2]}, "echo_times_s are 2, its echoes 1"),
     "no times": ({"kspace": lambda y: np.stack([y, y])}, "2 echoes, but its header states 0"),
     "falling": ({"kspace": lambda y: np.stack([y, y]), "echo_times_s": [0.2, 0.1]}, "do not rise"),
-    "averages": ({"n_averages": 0.5}, "n_averages is 0.5"),
+    "averages": ({"n_averages": 0.5}, "n_averages are no whole numbers"),
+    "no averages": ({"n_averages": 0}, r"n_averages is \[0\]"),
     "blocks": ({"block": [0, 1]}, "2 entries for 60 readouts"),
 }
 

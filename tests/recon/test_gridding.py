@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from sodium_prep.recon.gridding import grid_image, gridding_noise_sd
+from sodium_prep.recon.gridding import filtered_weights, grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import noise_power_spectrum, trajectory_noise_spectrum
 from sodium_prep.recon.nufft import Nufft
 from sodium_prep.recon.trajectory import radial_trajectory
 from tests.recon.analytic import Ellipsoid, acquisition, complex_noise, small_trajectory
+from tests.recon.designs import design
 from tests.shared import shared_path
 
 ELLIPSOID = Ellipsoid(37.0, (85.0, 70.0, 60.0), (9.0, -14.0, 5.0), 25.0)
@@ -126,6 +127,23 @@ def test_noise_of_a_regional_mean_against_the_exact_sum(name, kspace_filter, fra
         trajectory_noise_spectrum((n,) * 3, (voxel_mm,) * 3, trajectory, kspace_filter),
     ):
         assert sd * np.sqrt(np.sum(power * model)) == pytest.approx(exact, rel=0.03)
+
+
+@pytest.mark.parametrize("kind", ["TPI", "Cones", "FLORET", "SpiralStack"])
+@pytest.mark.parametrize("kspace_filter", ["none", "hamming"])
+def test_noise_of_a_regional_mean_for_readouts_that_turn(kind, kspace_filter):
+    n, voxel_mm = 24, 8.0
+    trajectory = design(kind).trajectory
+    model = trajectory_noise_spectrum((n,) * 3, (voxel_mm,) * 3, trajectory, kspace_filter)
+    operator = Nufft(trajectory.k_per_mm.reshape(-1, 3), (n,) * 3, (voxel_mm,) * 3)
+    weights = filtered_weights(trajectory, kspace_filter) * np.ones((trajectory.n_readouts, 1))
+    assert model.mean() == pytest.approx(1.0, rel=1e-5)
+    for radius in (1.5, 5.0):
+        region = (np.sum((np.indices((n,) * 3) - n // 2) ** 2, axis=0) <= radius**2).astype(float)
+        spectrum = np.abs(operator.forward(region) / voxel_mm**3) ** 2
+        exact = np.sum(weights.ravel() ** 2 * spectrum)
+        sd = gridding_noise_sd(1.0, trajectory, kspace_filter)
+        assert sd**2 * np.sum(np.abs(np.fft.fftn(region)) ** 2 / n**3 * model) == pytest.approx(exact, rel=0.03)
 
 
 def test_noise_of_cartesian_images_is_white_within_its_box():

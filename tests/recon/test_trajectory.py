@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from sodium_prep.physics.readout import readout_time
 from sodium_prep.recon.trajectory import (
     closed_law,
+    golden_directions,
     radial_trajectory,
     radial_weights,
     recognise_law,
@@ -40,6 +41,17 @@ def test_directions_are_unit_vectors_spread_evenly():
     even = np.sqrt(4.0 * np.pi / len(d))
     assert nearest.min() > 0.7 * even
     assert nearest.max() < 1.2 * even
+
+
+@pytest.mark.parametrize("part", [slice(0, 600), slice(700, 1300), slice(None)])
+def test_any_part_of_golden_directions_is_spread_evenly(part):
+    d = golden_directions(2000)[part]
+    np.testing.assert_allclose(np.linalg.norm(d, axis=1), 1.0, atol=1e-12)
+    np.testing.assert_allclose(d.mean(axis=0), 0.0, atol=6e-3)
+    np.testing.assert_allclose(d.T @ d / len(d), np.eye(3) / 3.0, atol=6e-3)
+    centres = np.random.default_rng(1).standard_normal((50, 3))
+    within = d @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T > 0.8
+    np.testing.assert_allclose(within.mean(axis=0), 0.1, atol=0.012)  # chance alone: 0.3 / sqrt(n), up to 3 of these
 
 
 @pytest.mark.parametrize("name", ["DA-3DPR", "3DPR"])
