@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sodium_prep.recon.nufft import Nufft
+from sodium_prep.recon.readouts import Readouts
+from sodium_prep.recon.threads import in_order
 from sodium_prep.recon.toeplitz import Toeplitz
 
 ComplexArray = NDArray[np.complexfloating[Any]]
@@ -62,7 +62,7 @@ class Encoding:
         self.coefficients = coefficients
         self.dtype = np.dtype(dtype)
         self.workers = workers
-        self._nufft = Nufft(k_per_mm.reshape(-1, 3), self.shape, voxel_mm, dtype)
+        self._readouts = Readouts(k_per_mm, self.shape, voxel_mm, dtype)
 
     def _terms(self) -> list[tuple[Any, Any]]:
         """Pairs of u_l and c_l."""
@@ -75,16 +75,22 @@ class Encoding:
         out = np.zeros((len(self.sensitivities), *self.k_per_mm.shape[:2]), self.dtype)
         for samples, sensitivity in zip(out, self.sensitivities, strict=True):
             for course, coefficient in self._terms():
-                samples += course * self._nufft.forward(sensitivity * coefficient * image).reshape(samples.shape)
+                samples += course * self._readouts.forward(sensitivity * coefficient * image)
         return out
 
     def adjoint(self, samples: Iterable[ComplexArray]) -> ComplexArray:
         """Adjoint of ``forward / dV``: image (X, Y, Z) of the samples (readouts, samples) of every coil."""
         out = np.zeros(self.shape, self.dtype)
-        for values, sensitivity in zip(samples, self.sensitivities, strict=True):
-            for course, coefficient in self._terms():
-                plane_waves = self._nufft.adjoint((values * np.conj(course)).reshape(-1))
-                out += np.conj(sensitivity * coefficient) * plane_waves
+        pairs = zip(samples, self.sensitivities, strict=True)
+        for part in in_order(lambda pair: self._adjoint_of_coil(*pair), pairs, self.workers):
+            out += part
+        return out
+
+    def _adjoint_of_coil(self, samples: ComplexArray, sensitivity: ComplexArray) -> ComplexArray:
+        out = np.zeros(self.shape, self.dtype)
+        for course, coefficient in self._terms():
+            plane_waves = self._readouts.adjoint(samples * np.conj(course))
+            out += np.conj(sensitivity * coefficient) * plane_waves
         return out
 
     def normal(self, weights: NDArray[np.floating[Any]]) -> Normal:
@@ -114,9 +120,9 @@ class Normal:
     def __call__(self, image: Images) -> ComplexArray:
         """Image (X, Y, Z), real or complex, to a complex one."""
         total = np.zeros(self._encoding.shape, self._encoding.dtype)
-        with ThreadPoolExecutor(self._encoding.workers) as pool:
-            for part in pool.map(lambda s: self._one_coil(s, image), self._encoding.sensitivities):
-                total += part
+        coils = self._encoding.sensitivities
+        for part in in_order(lambda s: self._one_coil(s, image), coils, self._encoding.workers):
+            total += part
         return total
 
     def _one_coil(self, sensitivity: ComplexArray, image: Images) -> ComplexArray:

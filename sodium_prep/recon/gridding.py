@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from sodium_prep.physics.acquisition import FilterName
 from sodium_prep.physics.readout import filter_window
-from sodium_prep.recon.nufft import Nufft
+from sodium_prep.recon.readouts import Readouts
+from sodium_prep.recon.threads import in_order
 from sodium_prep.recon.trajectory import Trajectory
 
 
@@ -37,6 +38,7 @@ def grid_image(
     voxel_mm: tuple[float, float, float],
     kspace_filter: FilterName = "none",
     dtype: type[np.complex64] | type[np.complex128] = np.complex64,
+    workers: int = 1,
 ) -> NDArray[np.complexfloating[Any]]:
     """Image of every coil, ``x(r) = sum_j w_j y_j exp(+2 pi i k_j . r)``.
 
@@ -50,16 +52,18 @@ def grid_image(
         Grid of the image; the phase of every k is zero at voxel ``N // 2``.
     kspace_filter
         Window multiplied onto the samples.
+    workers
+        Threads; the result does not depend on them.
 
     Returns
     -------
     (coils, X, Y, Z); an object of spin density rho has the value rho (times decay), whatever the grid.
     """
-    operator = Nufft(trajectory.k_per_mm.reshape(-1, 3), shape, voxel_mm, dtype)
+    operator = Readouts(trajectory.k_per_mm, shape, voxel_mm, dtype)
     weights = filtered_weights(trajectory, kspace_filter).astype(np.empty(0, dtype).real.dtype)
     images = np.empty((len(kspace), *shape), dtype=dtype)
-    for coil, samples in enumerate(kspace):
-        images[coil] = operator.adjoint((samples * weights).ravel())
+    for coil, image in enumerate(in_order(lambda samples: operator.adjoint(samples * weights), kspace, workers)):
+        images[coil] = image
     return images
 
 

@@ -50,12 +50,13 @@ class Nufft:
             raise ValueError(f"dtype must be complex64 or complex128, got {self.dtype}")
         self.voxel_volume_mm3 = float(np.prod(voxel_mm))
         self.n_samples = len(k_per_mm)
-        k = np.asarray(k_per_mm, dtype=np.float64)
         real = _REAL[self.dtype]
-        self._points = [(2.0 * np.pi * v * k[:, i]).astype(real) for i, v in enumerate(voxel_mm)]
+        self._points = [
+            (2.0 * np.pi * v * k_per_mm[:, i].astype(np.float64)).astype(real) for i, v in enumerate(voxel_mm)
+        ]
         self._shift: NDArray[np.complexfloating[Any]] | None = None
         if any(origin_mm):
-            self._shift = np.exp(-2j * np.pi * (k @ np.asarray(origin_mm, dtype=np.float64))).astype(self.dtype)
+            self._shift = np.exp(-2j * np.pi * (k_per_mm @ np.asarray(origin_mm, dtype=np.float64))).astype(self.dtype)
         # Transforms keep nothing in the plan: threads may share it.
         self._plan = finufft.Plan(
             2, self.shape, eps=_TOLERANCE[self.dtype], isign=-1, dtype=self.dtype, nthreads=1, upsampfac=upsampling

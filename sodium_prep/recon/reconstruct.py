@@ -151,20 +151,27 @@ def _check_radial_steps(raw: RawData) -> None:
         )
 
 
-def whitened(raw: RawData) -> tuple[NDArray[np.complex64], float]:
-    """Channels with noise of the same standard deviation, and that standard deviation per real component."""
+def _whitening(raw: RawData) -> tuple[NDArray[np.complex64], float]:
+    """Matrix that gives channels noise of the same standard deviation, and that standard deviation per component."""
     noise = coils.readout_tail_noise(raw.kspace) if raw.noise is None else raw.noise
     covariance = coils.noise_covariance(noise)
     sigma = float(np.sqrt(np.trace(covariance).real / len(covariance)))
     if len(covariance) == 1 or sigma == 0.0:
-        return raw.kspace, sigma
+        return np.eye(len(covariance), dtype=np.complex64), sigma
     if np.linalg.eigvalsh(covariance)[0] <= 1e-9 * sigma**2:
         raise InputError(
             raw.source,
             "the noise of the receive channels is linearly dependent",
             "Leave out dead or duplicated channels",
         )
-    return np.asarray(coils.whiten(raw.kspace, covariance) * sigma, dtype=np.complex64), sigma
+    matrix = coils.whiten(np.eye(len(covariance), dtype=complex), covariance) * sigma
+    return matrix.astype(np.complex64), sigma
+
+
+def whitened(raw: RawData) -> tuple[NDArray[np.complex64], float]:
+    """Channels with noise of the same standard deviation, and that standard deviation per real component."""
+    matrix, sigma = _whitening(raw)
+    return np.asarray(np.tensordot(matrix, raw.kspace, axes=1), dtype=np.complex64), sigma
 
 
 def reconstruct(raw: RawData, options: Options = Options(), progress: Progress | None = None) -> Reconstruction:
@@ -189,9 +196,14 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
     _check(options, raw)
     _check_radial_steps(raw)
     tell = progress or (lambda _what, _number, _of: None)
-    kspace, sigma = whitened(raw)
+    # Gridding is linear: whitened images need no second copy of k-space.
+    whitening, sigma = _whitening(raw)
     tell("gridding", 0, 1)
-    images = grid_image(kspace, raw.trajectory, raw.shape, raw.voxel_mm, options.kspace_filter)
+    images = grid_image(
+        raw.kspace, raw.trajectory, raw.shape, raw.voxel_mm, options.kspace_filter, workers=options.workers
+    )
+    for plane in range(raw.shape[0]):
+        images[:, plane] = np.tensordot(whitening, images[:, plane], axes=1)
     sd = gridding_noise_sd(sigma, raw.trajectory, options.kspace_filter)
     psd = trajectory_noise_spectrum(raw.shape, raw.voxel_mm, raw.trajectory, options.kspace_filter)
     window = coils.low_resolution_window(raw.shape, raw.voxel_mm, coils.PHASE_CUTOFF * raw.trajectory.kmax_per_mm)
@@ -205,7 +217,7 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
         combined = coils.combine(images, maps)
     else:
         weights = filtered_weights(raw.trajectory, options.kspace_filter).astype(np.float32)
-        combined = encoding.adjoint(channel * weights for channel in kspace)
+        combined = encoding.adjoint(np.tensordot(row, raw.kspace, axes=1) * weights for row in whitening)
     del images
     gridded = Reconstruction(
         image=np.ascontiguousarray(combined.real, dtype=np.float32),
@@ -235,7 +247,7 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
             for tissue, relaxation in options.relaxations.items()
         }
         return replace(gridded, psf=psf, psf_voxel_mm=voxel_mm)
-    return _iterated(raw, encoding, kspace, sigma, gridded, options, tell)
+    return _iterated(raw, encoding, sigma, gridded, options, tell)
 
 
 def _encoding(raw: RawData, maps: NDArray[np.complex64], options: Options) -> Encoding:
@@ -262,7 +274,6 @@ def _check(options: Options, raw: RawData) -> None:
 def _iterated(
     raw: RawData,
     encoding: Encoding,
-    kspace: NDArray[np.complex64],
     sigma: float,
     gridded: Reconstruction,
     options: Options,
@@ -270,25 +281,25 @@ def _iterated(
 ) -> Reconstruction:
     """Least squares with or without a prior, starting from the gridded image."""
     weights = raw.trajectory.weights_mm3
-    problem = least_squares(encoding, kspace, weights, gridded.image)
+    problem = least_squares(encoding, raw.kspace, weights, gridded.image)
     tell("noise", 0, 1)
     noise = _noise_images(encoding, weights, sigma, options.seed)
     steps = strength = None
     if options.method == "sense":
-        image, krylov = conjugate_gradients(problem, noise, progress=lambda n, of: tell("sense", n, of))
+        image, krylov, replicas = conjugate_gradients(problem, noise, progress=lambda n, of: tell("sense", n, of))
         steps = len(krylov.steps)
         solve: Solver = krylov
     else:
         strength = _STRENGTH[options.method] if options.strength is None else options.strength
         weight = strength * float(gridded.noise_sd.mean())
         image, solve = _with_prior(problem, options, weight, tell)
-    tell("noise map", 0, 1)
-    # Noise on top of the noise in the data would meet a prior that is too weak for it, so it is put on the image's own.
-    clean = replace(problem, right=problem.normal(image))
-    still = solve(clean)
-    replicas = [solve(replace(problem, right=clean.right + sample)) - still for sample in noise]
+        tell("noise map", 0, 1)
+        # Noise on top of that in the data would meet a prior that is too weak for it, so it is put on the image's own.
+        clean = replace(problem, right=problem.normal(image))
+        still = solve(clean)
+        replicas = [solve(replace(problem, right=clean.right + sample)) - still for sample in noise]
     noise_sd, noise_psd = noise_from_replicas(replicas, raw.voxel_mm)
-    solved = solve(problem)
+    solved = solve(problem) if options.relaxations else image
     contrast = float(np.percentile(gridded.image, _CONTRAST_PERCENTILE))
     psf = {}
     for number, (tissue, relaxation) in enumerate(options.relaxations.items()):

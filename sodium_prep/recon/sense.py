@@ -52,7 +52,7 @@ def conjugate_gradients(
     noise: Sequence[Image],
     max_steps: int = MAX_STEPS,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Image, KrylovFilter]:
+) -> tuple[Image, KrylovFilter, list[Image]]:
     """Least squares from the gridded image on, stopped before noise grows.
 
     Pruessmann et al., MRM 2001;46:638, with the weights of the density compensation.
@@ -68,7 +68,7 @@ def conjugate_gradients(
 
     Returns
     -------
-    Image in signal per mm^3, and the filter that made it of the data.
+    Image in signal per mm^3, the filter that made it of the data, and what it made of the noise.
     """
     # The data and every sample of noise: image, residual, direction.
     runs = [[start, start - problem.normal(start), np.zeros_like(start)] for start in (problem.right, *noise)]
@@ -97,7 +97,8 @@ def conjugate_gradients(
         for run, image in zip(runs, moved, strict=True):
             run[0] = image
             run[1] = run[1] - length * (through if run is data else problem.normal(run[2]))
-    return data[0], KrylovFilter(tuple(zip(lengths, [*shares[1:], 0.0][: len(lengths)], strict=True)))
+    steps = tuple(zip(lengths, [*shares[1:], 0.0][: len(lengths)], strict=True))
+    return data[0], KrylovFilter(steps), [run[0] for run in runs[1:]]
 
 
 def _level(images: Sequence[Image]) -> float:
