@@ -27,6 +27,7 @@ from sodium_prep.recon.trajectory import FloatArray, Trajectory, golden_directio
 
 _GOLDEN_ANGLE: Final = np.pi * (3.0 - np.sqrt(5.0))
 _SHARE: Final = 0.7
+"""Part of the slew rate that is left for a twist that its onset, and its bend, may take."""
 _SUBSTEPS: Final = 8
 HUB_LATITUDE: Final = np.pi / 4.0
 """Latitude up to which a hub of FLORET has cones: with three hubs every direction is covered."""
@@ -121,7 +122,7 @@ def twisted_projections(
     fine_radius, fine_speed, _ = _adapted_radius(kmax, linear_fraction, readout, fine)
     slew = 1e3 * SPEED_PER_GRADIENT * readout.limits.slew_t_per_m_per_s
     reach = np.sin(polar)[:, None] * np.maximum(fine_radius, 1e-9 * kmax)
-    # What the fall of the gradient, 2 v^2 / k per second, leaves of the slew rate is for the twist to set in and to bend.
+    # What the fall of the gradient, 2 v^2 / k per second, leaves of the slew rate is for the twist.
     fall = 2.0 * fine_speed**2 / np.maximum(fine_radius, linear_fraction * kmax)
     onset = _SHARE * np.sqrt(max(slew**2 - fall.max() ** 2, 0.0)) * np.maximum(fine - onset_s, 0.0)
     across = np.minimum(np.sqrt(np.maximum(top**2 - fine_speed**2, 0.0)), onset)
