@@ -6,19 +6,16 @@ from sodium_prep.recon.wavelet import shrink, wavelet
 from tests.recon.priors import dense_problem
 
 
-def haar(n, levels):
-    """Orthonormal Haar matrix of one axis, and the level of each row (the last for means)."""
-    if levels == 0:
-        return np.eye(n), np.zeros(n)
-    pairs = np.kron(np.eye(n // 2), [1.0, 1.0]) / np.sqrt(2.0)
-    return pairs, np.kron(np.eye(n // 2), [1.0, -1.0]) / np.sqrt(2.0)
+def haar(n):
+    """Rows of means and of differences of an orthonormal Haar transform of one axis."""
+    return [np.kron(np.eye(n // 2), [1.0, sign]) / np.sqrt(2.0) for sign in (1.0, -1.0)]
 
 
 def thresholded(image, weight, levels):
     """Decimated three-dimensional Haar transform, soft threshold of all but the coarsest means, and back."""
     if levels == 0:
         return image
-    filters = [haar(n, 1) for n in image.shape]
+    filters = [haar(n) for n in image.shape]
     out = np.zeros(image.shape)
     for kind in itertools.product((0, 1), repeat=3):
         a, b, c = (filters[axis][k] for axis, k in enumerate(kind))
