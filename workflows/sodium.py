@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sodium_prep.quant.weighted import Weighting
 from sodium_prep.workflows.psf import PsfPlan
 
 ReceiveMethod = Literal["pair", "reciprocity", "fit", "none"]
@@ -50,6 +51,12 @@ class SeriesPlan:
         Given transform of sodium to anatomy.
     proton
         Proton image of the sodium coil: a stepping stone of the registration.
+    weighting
+        Kind of the image; anything but ``SQ`` has no concentration.
+    echoes, echo_times_s, echo_parts
+        Every echo of the first run with its parts as in ``other_parts``; none where there is one echo, or no T2*.
+    echo_run
+        Label of that run in file names, where there are others.
     ran
         Steps and parameters for the methods text.
     """
@@ -76,6 +83,11 @@ class SeriesPlan:
     b1_pair_facts: tuple[float, float] = (0.0, 0.0)
     transform: Path | None = None
     proton: Path | None = None
+    weighting: Weighting = "SQ"
+    echoes: tuple[Path, ...] = ()
+    echo_times_s: tuple[float, ...] = ()
+    echo_parts: tuple[dict[str, Path], ...] = ()
+    echo_run: str = ""
     warnings: tuple[str, ...] = ()
     relaxation: dict[str, dict[str, Any]] = field(default_factory=dict)
     ran: dict[str, Any] = field(default_factory=dict)
@@ -105,9 +117,10 @@ class MapSpace:
 _ANATOMY = ("t1w", "brain_mask", "gm", "wm", "csf", "lesion", "labels", "atlas_table")
 _SHOWN = ("template_affine", "template_warped", "atlas_record")
 SERIES_INPUTS = (*_ANATOMY, "head_mask", *_SHOWN, "to_template", "anatomy_reports")
-_FROM_QUANTIFY = ("transform", "acquisition", "table", "calibration", "tsc", "tsc_stderr", "corrected")
+_FROM_QUANTIFY = ("transform", "acquisition", "table", "relative", "calibration", "tsc", "tsc_stderr", "corrected")
+_FROM_ECHOES = ("echo_maps", "echo_report")
 _MOVED = ("tsc_t1w", "tsc_spaces", "corrected_t1w", "corrected_spaces")
-SERIES_OUTPUTS = ("sodium", *_FROM_QUANTIFY, *_MOVED, "quality", "figures")
+SERIES_OUTPUTS = ("sodium", *_FROM_QUANTIFY, *_FROM_ECHOES, *_MOVED, "quality", "figures")
 
 
 def init_series_wf(
@@ -154,8 +167,8 @@ def init_series_wf(
 
     Outputs
     -------
-    sodium, transform, acquisition, table, calibration, tsc, tsc_stderr, corrected, tsc_t1w, tsc_spaces, corrected_t1w,
-    corrected_spaces, quality, figures
+    sodium, transform, acquisition, table, relative, calibration, tsc, tsc_stderr, corrected, echo_maps, echo_report,
+    tsc_t1w, tsc_spaces, corrected_t1w, corrected_spaces, quality, figures
         What is saved; the maps in template spaces in the order of ``spaces``.
     """
     from nipype.interfaces.utility import IdentityInterface, Merge
@@ -169,6 +182,10 @@ def init_series_wf(
     outputnode = Node(IdentityInterface(list(SERIES_OUTPUTS), mandatory_inputs=False), name="outputnode")
     window = _window(plan)
     image, reports = _image_chain(workflow, plan, window, kspace_filter, seed)
+    if plan.echoes:
+        from sodium_prep.workflows.echoes import connect_echoes
+
+        reports.append((connect_echoes(workflow, plan, kspace_filter, outputnode), "report_file"))
     registered = _registration(workflow, plan, inputnode, image, reports, ignore_sides, seed, n_threads)
 
     quant = _quantification(plan, references, estimators, groups)
@@ -303,6 +320,7 @@ def _quantification(
             refine=plan.transform is None,
             fit_receive=plan.receive == "fit",
             air_point=plan.air_point,
+            weighting=plan.weighting,
         ),
         name="quantify",
         mem_gb=2.5,
