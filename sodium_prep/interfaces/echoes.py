@@ -93,6 +93,8 @@ class FitEchoes(Step):
         return measure_echo_noise(images, affine, self.inputs.n_channels, Path(self.inputs.in_files[0]).name)
 
     def _write(self, made: Any, affine: Any) -> None:
+        import numpy as np
+
         from sodium_prep.quant.receive import divide_profile
 
         found: dict[str, Any] = {}
@@ -107,7 +109,8 @@ class FitEchoes(Step):
             found |= {f"difference_T2starw_{s}": d for s, d in zip(("value", "stderr"), difference, strict=True)}
         for name, image in found.items():
             path = Path.cwd() / f"{name}.nii"
-            save_image(path, image, affine)
+            with np.errstate(over="ignore"):  # an end of an interval that is as good as open
+                save_image(path, image, affine)
             self._results["maps"].append(str(path))
 
 
@@ -161,4 +164,4 @@ def describe_echo_map(which: str, suffix: str, stat: str, facts: dict[str, Any])
         levels = {str(int(flag)): str(flag.name).lower().replace("_", " ") for flag in Flag}
         return "What is to be known of each fit, as a sum of the levels", {"extra": extra | {"Levels": levels}}
     text, units = ("Share of the signal that decays fast", "1") if suffix == "fractionmap" else _ECHO_MAPS[which]
-    return f"{text}{_ECHO_STATS[stat]}; NaN without a value", {"units": units, "extra": extra}
+    return f"{text}{_ECHO_STATS[stat]}; NaN without a value", {"units": units, "skull_stripped": False, "extra": extra}

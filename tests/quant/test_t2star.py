@@ -64,25 +64,25 @@ def test_the_fit_and_its_interval_are_those_of_the_likelihood(channels):
 @pytest.mark.parametrize(("snr", "channels"), [(8.0, 1), (15.0, 8)])
 def test_noise_floor_does_not_read_as_slow_decay(snr, channels):
     times = np.array([0.3, 5.0, 15.0, 30.0, 50.0, 70.0, 90.0]) * 1e-3
-    data = _magnitudes(1500, snr, channels=channels, times=times)
+    data = _magnitudes(800, snr, channels=channels, times=times)
     fit = fit_t2star(data, times, 1.0 / snr, n_channels=channels)
     naive = fit_t2star(data, times, 1.0 / snr, law="gaussian", interval="wald")
     assert np.nanmedian(naive.values["t2star"]) > 1.25 * SLOW_S
     assert np.nanmedian(fit.values["t2star"]) == pytest.approx(SLOW_S, rel=0.02)
-    assert 0.935 < _held(fit, "t2star", SLOW_S) < 0.965
-    assert 0.935 < _held(fit, "amplitude", 1.0) < 0.965
+    assert 0.93 < _held(fit, "t2star", SLOW_S) < 0.97
+    assert 0.93 < _held(fit, "amplitude", 1.0) < 0.97
 
 
 def test_intervals_of_two_components_hold_their_truth():
     """At SNR 30 errors are so skew that standard errors alone say too little; profiles do not."""
-    data = _magnitudes(1000, 30.0, SHARE)
+    data = _magnitudes(600, 30.0, SHARE)
     fit = fit_t2star(data, ECHOES_S, 1.0 / 30.0, model="biexponential")
     truth = {"amplitude": 1.0, "fraction_fast": SHARE, "t2star_fast": FAST_S, "t2star_slow": SLOW_S}
     for name, value in truth.items():
         assert np.nanmedian(fit.values[name]) == pytest.approx(value, rel=0.05)
         assert 0.93 < _held(fit, name, value) < 0.97
     assert np.mean(fit.flags == 0) > 0.9
-    known = fit_t2star(_magnitudes(1000, 100.0, SHARE), ECHOES_S, 0.01, model="biexponential", interval="wald")
+    known = fit_t2star(_magnitudes(600, 100.0, SHARE), ECHOES_S, 0.01, model="biexponential", interval="wald")
     for name, value in truth.items():
         assert np.std(known.values[name]) == pytest.approx(np.median(known.stderr[name]), rel=0.1)
         assert 0.93 < _held(known, name, value) < 0.97
