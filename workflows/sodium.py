@@ -402,6 +402,7 @@ def _image_chain(
     if plan.kspace:
         steps = [sodium.ReconstructKspace(in_file=str(path), kspace_filter=kspace_filter) for path in plan.files]
         runs = [Node(step, name=f"recon{number}", mem_gb=1.5) for number, step in enumerate(steps, start=1)]
+        workflow.add_nodes(runs)
         reports = [(runs[0], "report_file")]
     else:
         runs, reports = _scanner_images(workflow, plan, window)

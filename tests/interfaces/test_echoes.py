@@ -106,6 +106,13 @@ def test_a_series_is_planned_and_wired_by_what_it_is(tmp_path):
     workflow = init_series_wf(plan=several, **options)
     edges = {(a.name, b.name) for a, b in workflow._graph.edges}
     assert {("echoes", "outputnode"), ("echoes", "reports")} <= edges
+    for number, time in enumerate((0.0005, 0.025), start=1):
+        raw = study.put_kspace(root, study.KSPACE.replace("_kspace", f"_echo-{number}_kspace"))
+        study.put_json(raw.with_suffix(".json"), study.SIDECAR | {"EchoTime": time})
+    raw_plan = plan_series(collect(root, "01", "01").sodium[1], inputs, settings)
+    workflow = init_series_wf(plan=raw_plan, **options)
+    edges = {(a.name, b.name) for a, b in workflow._graph.edges}
+    assert {(node, f"echo_{what}") for node in ("recon1", "echo2") for what in ("images", "noises")} <= edges
     other = init_series_wf(plan=prepared, **options)
     assert other.get_node("echoes") is None
     assert other.get_node("quantify").inputs.weighting == "IR"
