@@ -43,7 +43,7 @@ _TYPICAL: Final = (100.0, 0.6, 0.0035, 0.024)
 _MOST_ERROR: Final = 0.5
 """Relative standard error of a time in such tissue above which echoes count as unfit to tell two components."""
 _MISFIT_P: Final = 0.001
-_STEPS, _PROFILE_STEPS = 150, 12
+_STEPS, _PROFILE_STEPS = 500, 12
 _CHUNK: Final = 16384
 _TINY: Final = 1e-12
 
@@ -351,7 +351,7 @@ class _Problem:
             still = moved.max(axis=1) < 1e-5
             done = still | (taken & (gain < 1e-6)) | (tight > 1e8)
             theta[active[taken]], best[active[taken]] = trial[taken], total[taken]
-            damping[active] = np.where(taken, np.maximum(0.1 * tight, 1e-7), 10.0 * tight)
+            damping[active] = np.where(taken, np.maximum(0.3 * tight, 1e-7), 4.0 * tight)
             converged[active[done]] = True
             gradient = np.where(taken[:, None], new_gradient, gradient)[~done]
             hessian = np.where(taken[:, None, None], new_hessian, hessian)[~done]
@@ -411,7 +411,9 @@ class _Problem:
         free = np.arange(theta.shape[1]) != k
         largest = np.inf if k == 0 else 0.5 if k < theta.shape[1] // 2 else 1.0
         end = np.full(len(theta), np.inf * sign)
-        rows = np.flatnonzero(~bound[:, k])
+        # A share of nothing or of all is a value, with one end of its interval within; a time at a bound is none.
+        known = ~bound[:, k] | (theta.shape[1] == 4 and k == 1)
+        rows = np.flatnonzero(known)
         inner, outer = np.zeros(len(rows)), np.full(len(rows), np.inf)
         at_inner, at_outer = np.zeros(len(rows)), np.full(len(rows), np.nan)
         room = np.abs(limit - theta[rows, k])
@@ -420,7 +422,7 @@ class _Problem:
         for _ in range(_PROFILE_STEPS):
             start = warm.copy()
             start[:, k] = theta[rows, k] + sign * distance
-            warm, likely, _ = self._climb(start, rows, free, 15)
+            warm, likely, _ = self._climb(start, rows, free, 60)
             value = np.sqrt(np.maximum(2.0 * (best[rows] - likely), 0.0))
             close = np.abs(value - root) < 0.01
             closed = (value < root) & (distance >= room)
@@ -438,9 +440,9 @@ class _Problem:
             if not len(rows):
                 break
         # What is not close by now lies between the last two: the farther of them is on the safe side.
-        known = np.isfinite(outer)
-        end[rows[known]] = theta[rows[known], k] + sign * outer[known]
-        end[bound[:, k]] = np.nan
+        rest = np.isfinite(outer)
+        end[rows[rest]] = theta[rows[rest], k] + sign * outer[rest]
+        end[~known] = np.nan
         return end
 
     def _misfit(self, theta: Array) -> tuple[Array, NDArray[np.bool_]]:
