@@ -81,5 +81,5 @@ def point_response(
     amplitude = contrast / float(added[tuple(points.T)].mean())
     change = solve(replace(problem, right=problem.right + np.float32(amplitude) * added)) - image
     windows = [change[tuple(slice(p - reach, p + reach + 1) for p in point)] for point in points]
-    mean = np.mean(windows, axis=0, dtype=np.float64) / amplitude
+    mean = np.asarray(np.mean(windows, axis=0, dtype=np.float64)) / amplitude
     return np.asarray(0.5 * (mean + mean[::-1, ::-1, ::-1]))

@@ -190,6 +190,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Prog Nucl Magn Reson Spectrosc 2014;79:14-47.",
         "10.1016/j.pnmrs.2014.02.001",
     ),
+    "mueller2022": Source(
+        "Müller HP, Nagel AM, Keidel F, et al. Relaxation-weighted 23Na magnetic resonance imaging maps regional "
+        "patterns of abnormal sodium concentrations in amyotrophic lateral sclerosis. Ther Adv Chronic Dis 2022;13.",
+        "10.1177/20406223221109480",
+    ),
     "muellergaertner1992": Source(
         "Müller-Gärtner HW, Links JM, Prince JL, et al. Measurement of radiotracer concentration in brain gray "
         "matter using positron emission tomography: MRI-based correction for partial volume effects. "
@@ -272,6 +277,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Seabold S, Perktold J. Statsmodels: econometric and statistical modeling with Python. "
         "Proc 9th Python in Science Conf 2010:92-96.",
         "10.25080/Majora-92bf1922-011",
+    ),
+    "sijbers1998": Source(
+        "Sijbers J, den Dekker AJ, Scheunders P, Van Dyck D. Maximum-likelihood estimation of Rician distribution "
+        "parameters. IEEE Trans Med Imaging 1998;17:357-361.",
+        "10.1109/42.712125",
     ),
     "thomas2011": Source(
         "Thomas BA, Erlandsson K, Modat M, et al. The importance of appropriate partial volume correction for PET "
