@@ -49,7 +49,7 @@ def measured_trajectory(k_per_mm: NDArray[np.floating[Any]], time_s: FloatArray)
     Raises
     ------
     ValueError
-        If the readouts do not fill such a region; the message starts with "its".
+        If the readouts do not fill such a region, or spokes do not run outwards from its centre.
     """
     k = np.asarray(k_per_mm, dtype=np.float64)
     region, extents, sphere = _region(k)

@@ -31,6 +31,16 @@ def test_widths_without_decay_are_those_of_a_sphere_along_every_axis(kind, kspac
         assert values[32, 32, 32] == pytest.approx(trajectory.volume_per_mm3, rel=1e-4)
 
 
+def test_three_hubs_look_the_same_along_every_axis_and_cones_across_theirs():
+    hubs = design("FLORET").trajectory
+    values = trajectory_psf(hubs, (17,) * 3, (4.0,) * 3)
+    np.testing.assert_allclose(values, values.transpose(1, 2, 0), atol=1e-4 * values.max())
+    cones = design("Cones").trajectory
+    values = trajectory_psf(cones, (17,) * 3, (4.0,) * 3)
+    np.testing.assert_allclose(values, values.transpose(1, 0, 2), atol=0.02 * values.max())
+    np.testing.assert_allclose(values, values[:, :, ::-1], atol=0.02 * values.max())
+
+
 def test_widths_of_a_stack_are_those_of_a_disc_and_a_box():
     stack = spiral_stack((RESOLUTION_MM, 10.0), (300.0, 380.0), Readout(0.003, 1e-5, LIMITS)).trajectory
     _, point = _measured(stack)
