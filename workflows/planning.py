@@ -110,7 +110,7 @@ def plan_series(
             "recon": {
                 "method": "gridding" if kspace else "vendor",
                 "complex": any(other_parts),
-                "trajectory": facts.acquisition.trajectory if facts.psf_known else None,
+                "trajectory": facts.acquisition.trajectory if facts.psf_known or psf.kind == "readouts" else None,
                 "n_spokes": block.number_of_spokes,
                 "kspace_filter": facts.acquisition.kspace_filter,
             },

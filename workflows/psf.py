@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sodium_prep.bids.models import AcquisitionFacts, SodiumSidecar
 from sodium_prep.bids.points import ALL
-from sodium_prep.physics.readout import computed_reason
+from sodium_prep.physics.acquisition import WITHOUT_LAW
+from sodium_prep.physics.readout import computed_reason, describe_window
 from sodium_prep.settings import Settings
 
 _GAUSSIAN_DX = 1.6
@@ -30,7 +31,8 @@ class PsfPlan:
     Attributes
     ----------
     kind
-        As of :class:`sodium_prep.pvc.psf.PsfModel`; empty where it is not known yet.
+        As of :class:`sodium_prep.pvc.psf.PsfModel`, or ``readouts`` for one that is computed from those of the k-space
+        file; empty where it is not known yet.
     reason
         What it is and why, or what lacks.
     fwhm_mm, files
@@ -70,6 +72,10 @@ def choose_psf(sidecar: SodiumSidecar, facts: AcquisitionFacts, settings: Settin
     if files:
         reason = f"given as an image of a point by {option}: {', '.join(path.name for path in files.values())}"
         return PsfPlan("measured", reason, files=files, warnings=(_ONE_FOR_ALL,) if set(files) == {ALL} else ())
+    if kspace and facts.acquisition.trajectory in WITHOUT_LAW:
+        window = describe_window(facts.acquisition)
+        reason = f"computed from the readouts in the k-space file, {window} and the T2* of each tissue"
+        return PsfPlan("readouts", reason)
     if facts.psf_known:
         return PsfPlan("acquisition", computed_reason(facts.acquisition), sought=not kspace)
     lacking = f"not known ({', '.join(facts.missing)} missing)"

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from sodium_prep.bids.points import ALL
 from sodium_prep.errors import InputError
-from sodium_prep.physics.acquisition import TRAJECTORIES, Acquisition, FilterName, TrajectoryName
+from sodium_prep.physics.acquisition import TRAJECTORIES, WITHOUT_LAW, Acquisition, FilterName, TrajectoryName
 from sodium_prep.physics.constants import GAMMA_BAR_23NA_HZ_PER_T
 from sodium_prep.physics.relaxation import TISSUES, Relaxation, Tissue, tissue_relaxation
 from sodium_prep.recon.description import RawDescription
@@ -51,11 +51,10 @@ def _bounded(low: float, high: float, unit: str, mend: str, *, open_low: bool = 
 
 
 def _known_trajectory(value: Any) -> Any:
-    """Spirals, cones and FLORET read k-space in an order that their design decides, not in one that is known here."""
+    """Other trajectories read k-space in an order that is not known here."""
     if isinstance(value, str) and value not in TRAJECTORIES:
-        known = ", ".join(TRAJECTORIES)
         mend = "Leave Trajectory out, and give the point spread function as an image (PointSpreadFunction, or --psf)"
-        raise _fault(f"is {value!r}, whose PSF cannot be computed (that of {known} can)", mend)
+        raise _fault(f"is {value!r}, which is not known ({', '.join(TRAJECTORIES)} are)", mend)
     return value
 
 
@@ -373,8 +372,9 @@ class SodiumSidecar(BaseModel):
             "ReadoutDuration": readout is not None,
             "NominalResolution": resolution is not None,
             "KSpaceFilter": window != "unknown",
-            # What is left of the acquisition's PSF by compressed sensing or a denoiser, nobody can compute.
-            "PointSpreadFunction": not block.nonlinear or kspace_filter is not None,
+            # What is left of the acquisition's PSF by compressed sensing or a denoiser, nobody can compute; nor that of
+            # a trajectory without its readouts.
+            "PointSpreadFunction": (not block.nonlinear or kspace_filter is not None) and trajectory not in WITHOUT_LAW,
         }
         missing = [key for key, there in known.items() if not there]
         acquisition = Acquisition(

@@ -39,6 +39,7 @@ class Quantify(Step):
         psf_width_sd = traits.Float(desc="relative uncertainty of its width; a usual value if not given")
         psf_files = traits.List(File(exists=True), desc="images of a point")
         psf_tissues = traits.List(traits.Str, desc="tissue of each of them")
+        psf_readouts = File(exists=True, desc="k-space file whose readouts the PSF is computed from")
         registration_sd_mm = traits.Float(desc="what the registration leaves; a usual value if not given")
         refine = traits.Bool(True, usedefault=True, desc="let the regional model refine the registration")
         fit_receive = traits.Bool(False, usedefault=True, desc="fit the receive profile with whole structures")
@@ -71,12 +72,13 @@ class Quantify(Step):
         table = read_table(Path(self.inputs.atlas_table))
         labels, affine = load_image(self.inputs.labels)
         compartments, notes = self._compartments(labels, affine, table)
-        scan = self._scan(affine)
         eyes = _eyes(labels, affine, table)
-        to_sodium = np.linalg.inv(scan.sodium_to_t1w)
         given = self.inputs.relaxation or {}
-        field_t = scan.acquisition.field_strength_t
+        acquisition = acquisition_from(self.inputs.acquisition)
+        field_t = acquisition.field_strength_t
         relaxations = {tissue: tissue_relaxation(tissue, field_t, given.get(tissue)) for tissue in TISSUES}
+        scan = self._scan(affine, acquisition, relaxations)
+        to_sodium = np.linalg.inv(scan.sodium_to_t1w)
         result = quantify_scan(
             scan,
             compartments,
@@ -119,7 +121,7 @@ class Quantify(Step):
             return compartments, []
         return around_lesion(compartments, lesion, fit_mirror(labels.astype("int32"), affine, table, avoid=lesion))
 
-    def _scan(self, t1w_affine: Any) -> Any:
+    def _scan(self, t1w_affine: Any, acquisition: Any, relaxations: Any) -> Any:
         import numpy as np
 
         from sodium_prep.anat.transforms import read_itk_affine
@@ -128,7 +130,6 @@ class Quantify(Step):
         from sodium_prep.regional.inputs import Scan, mask_on_grid
 
         image, affine = load_image(self.inputs.in_file)
-        acquisition = acquisition_from(self.inputs.acquisition)
         clipped = np.zeros(image.shape, dtype=bool)
         for path in self.inputs.stored_files or []:
             stored = load_image(path)[0]
@@ -142,7 +143,7 @@ class Quantify(Step):
             matrix,
             load_noise(self.inputs.noise_file),
             acquisition,
-            self._psf(acquisition),
+            self._psf(acquisition, relaxations),
             head,
             clipped,
             None if transmit is None else field_on_grid(transmit, head, affine, where=Path(self.inputs.in_file).name),
@@ -159,13 +160,16 @@ class Quantify(Step):
         spokes = Spokes(*whitened(raw), raw.trajectory, reconstruct(raw).sensitivities, raw.affine)
         return spokes.without_profile(load_image(self.inputs.profile_file)[0]) if self.inputs.profile_file else spokes
 
-    def _psf(self, acquisition: Any) -> Any:
+    def _psf(self, acquisition: Any, relaxations: Any) -> Any:
         from sodium_prep.bids.points import load_points
-        from sodium_prep.pvc.psf import PsfModel
+        from sodium_prep.pvc.psf import PsfModel, psf_of_readouts
 
         inputs = self.inputs
         if not inputs.psf_kind:
             return None
+        if inputs.psf_kind == "readouts":
+            trajectory = read_first_echo(inputs.psf_readouts, inputs.described)[0].trajectory
+            return psf_of_readouts(trajectory, acquisition, relaxations, inputs.psf_reason)
         files = dict(zip(inputs.psf_tissues or [], map(Path, inputs.psf_files or []), strict=True))
         return PsfModel(
             inputs.psf_kind,

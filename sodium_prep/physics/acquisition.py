@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-TrajectoryName = Literal["DA-3DPR", "3DPR", "TPI", "Cartesian"]
+TrajectoryName = Literal["DA-3DPR", "3DPR", "TPI", "Cartesian", "Cones", "FLORET", "SpiralStack"]
 FilterName = Literal["none", "hamming", "hann", "fermi", "gaussian", "unknown"]
 
 TRAJECTORIES: tuple[str, ...] = get_args(TrajectoryName)
+WITHOUT_LAW: tuple[str, ...] = ("Cones", "FLORET", "SpiralStack")
+"""When these read which part of k-space is a matter of their design, and is known from the readouts only."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from sodium_prep.physics.acquisition import Acquisition, FilterName, TrajectoryName
+from sodium_prep.physics.acquisition import WITHOUT_LAW, Acquisition, FilterName, TrajectoryName
 
 
 def readout_time(
@@ -30,8 +30,15 @@ def readout_time(
     Returns
     -------
     Seconds, shape of ``k_rel``.
+
+    Raises
+    ------
+    ValueError
+        For a trajectory whose readouts must be known (cones, FLORET, stacks of spirals).
     """
     k = np.asarray(k_rel, dtype=float)
+    if trajectory in WITHOUT_LAW:
+        raise ValueError(f"no law says when a {trajectory} readout reaches a radius of k-space")
     if trajectory == "Cartesian":
         return np.zeros_like(k)
     if trajectory == "3DPR":

@@ -8,6 +8,7 @@ that T2* adds carry signal between tissues.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -19,9 +20,11 @@ from scipy.optimize import brentq
 
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.readout import acquisition_window, readout_time
-from sodium_prep.physics.relaxation import Relaxation
+from sodium_prep.physics.relaxation import Relaxation, Tissue
 from sodium_prep.physics.signal import t2star_factor
-from sodium_prep.pvc.measured import MeasuredPsf
+from sodium_prep.pvc.measured import MeasuredPsf, measured_psf
+from sodium_prep.recon.point import point_grid, trajectory_psf
+from sodium_prep.recon.trajectory import Trajectory
 
 FWHM_PER_SD: Final = float(np.sqrt(8.0 * np.log(2.0)))
 """Full width at half maximum of a Gaussian over its standard deviation."""
@@ -159,6 +162,7 @@ class PsfModel:
             if self.acquisition is None:
                 raise ValueError("a PSF of kind 'acquisition' needs the acquisition")
             acquisition_window(0.0, self.acquisition)
+            readout_time(0.0, self.acquisition.trajectory, 0.0)
         elif self.kind == "measured":
             if not self.measured:
                 raise ValueError("a PSF of kind 'measured' needs an image of a point")
@@ -233,6 +237,31 @@ class PsfModel:
         if self.kind == "gaussian" or self.acquisition is None:
             return float(self.fwhm_mm or 0.0)
         return psf_fwhm_mm(self.acquisition, relaxation)
+
+
+def psf_of_readouts(
+    trajectory: Trajectory, acquisition: Acquisition, relaxations: Mapping[Tissue, Relaxation], reason: str = ""
+) -> PsfModel:
+    """PSF of each tissue from the readouts themselves, for trajectories that no law describes.
+
+    Parameters
+    ----------
+    trajectory
+        That the image was gridded from, along its axes.
+    acquisition
+        For echo time and window.
+    relaxations
+        T2* of each tissue.
+    """
+    shape, voxel_mm = point_grid(trajectory)
+    te, window = acquisition.echo_time_s, acquisition.kspace_filter
+    points = []
+    for relaxation in relaxations.values():
+        values = trajectory_psf(
+            trajectory, shape, voxel_mm, relaxation=relaxation, echo_time_s=te, kspace_filter=window
+        )
+        points.append((relaxation, measured_psf(values, voxel_mm, "PSF of the readouts")))
+    return PsfModel("measured", measured=tuple(points), reason=reason)
 
 
 def _coverage(k_rel: NDArray[np.float64], width: NDArray[np.float64]) -> NDArray[np.float64]:

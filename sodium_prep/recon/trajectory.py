@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 
-from sodium_prep.physics.acquisition import Acquisition, TrajectoryName
+from sodium_prep.physics.acquisition import WITHOUT_LAW, Acquisition, TrajectoryName
 from sodium_prep.physics.readout import readout_time
 
 FloatArray = NDArray[np.float64]
@@ -25,6 +25,11 @@ Region = Literal["ellipsoid", "cylinder"]
 
 _SAME_LAW = 1e-4
 """Largest departure from the closed law, relative to kmax, at which a measured trajectory counts as following it."""
+
+
+def region_volume(extents: tuple[float, float, float], region: Region) -> float:
+    """Volume of an ellipsoid or a cylinder of given half extents."""
+    return float((4.0 / 3.0 if region == "ellipsoid" else 2.0) * np.pi * np.prod(extents))
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,7 @@ class Trajectory:
     @property
     def volume_per_mm3(self) -> float:
         """Volume of the sampled region, 1/mm^3."""
-        shape = 4.0 / 3.0 * np.pi if self.region == "ellipsoid" else 2.0 * np.pi
-        return float(shape * np.prod(self.half_extents_per_mm))
+        return region_volume(self.half_extents_per_mm, self.region)
 
     @property
     def k_relative(self) -> FloatArray:
@@ -191,8 +195,8 @@ def closed_law(time_rel: ArrayLike, linear_fraction: float) -> tuple[FloatArray,
 
 def linear_fraction_of(trajectory: TrajectoryName, linear_fraction: float) -> float:
     """The p of the closed law that a named radial trajectory follows."""
-    if trajectory == "Cartesian":
-        raise ValueError("a Cartesian acquisition has no centre-out law")
+    if trajectory == "Cartesian" or trajectory in WITHOUT_LAW:
+        raise ValueError(f"a {trajectory} acquisition has no centre-out law")
     return 1.0 if trajectory == "3DPR" else linear_fraction
 
 

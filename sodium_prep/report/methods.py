@@ -140,6 +140,8 @@ def _reconstruction(step: Step) -> str:
         "DA-3DPR": "density-adapted 3D radial {nagel2009}",
         "TPI": "twisted projection {boada1997}",
         "3DPR": "3D radial",
+        "Cones": "3D cones",
+        "SpiralStack": "stack of spirals",
     }.get(str(step.get("trajectory")), str(step.get("trajectory", "")))
     if step.get("method") == "vendor":
         text = "Sodium images were taken as reconstructed by the scanner."
@@ -152,7 +154,7 @@ def _reconstruction(step: Step) -> str:
     if step.get("n_spokes"):
         parts.append(f"with {step['n_spokes']} readouts")
     text = " ".join(parts) + (
-        " was density compensated with the weights that follow from the trajectory in closed form and transformed by a "
+        " was density compensated with the weights that follow from the trajectory and transformed by a "
         "non-uniform fast Fourier transform {barnett2019}, so that image values are signal per unit volume."
     )
     if step.get("kspace_filter", "none") != "none":
@@ -202,6 +204,8 @@ def _psf(step: Step) -> str:
         if "told from the noise" in str(step.get("reason")):
             text += " Which window had been applied was told from the power spectrum of the noise in air."
         return text + shown
+    if step.get("kind") == "measured" and str(step.get("reason")).startswith("computed"):
+        return "The point spread function of each tissue was computed from the readouts and the tissue's T2*." + shown
     if step.get("kind") == "measured":
         return "The point spread function was taken from images of a point that the user gave." + shown
     return ""

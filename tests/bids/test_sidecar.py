@@ -81,8 +81,9 @@ def test_parameters_of_a_window_come_from_the_protocol_with_that_window_only(tmp
 
 def test_what_no_psf_can_be_computed_of(tmp_path):
     root = study.make_study(tmp_path)
-    with pytest.raises(InputError, match=r"Trajectory is 'FLORET', whose PSF cannot be computed .* image"):
-        load_sidecar(with_block(root, Trajectory="FLORET"))
+    with pytest.raises(InputError, match=r"Trajectory is 'rosette', which is not known .*\(PointSpreadFunction"):
+        load_sidecar(with_block(root, Trajectory="rosette"))
+    assert load_sidecar(with_block(root, Trajectory="FLORET")).acquisition().missing == ("PointSpreadFunction",)
     sidecar = load_sidecar(with_block(root, NonlinearReconstruction=True))
     assert sidecar.acquisition().missing == ("PointSpreadFunction",)
     assert sidecar.acquisition(kspace_filter="none").psf_known, "of our own image of the same data"

@@ -41,6 +41,16 @@ def test_the_physics_by_default_and_checked_by_the_noise_of_a_scanners_image(cho
     assert (ours.kind, ours.sought) == ("acquisition", False)
 
 
+def test_a_trajectory_without_a_law_has_its_psf_from_the_readouts_or_from_an_image(choose):
+    ours = choose({"Trajectory": "Cones"}, kspace=True)
+    assert ours.kind == "readouts"
+    assert "readouts in the k-space file, no window" in ours.reason
+    image = choose({"Trajectory": "Cones"})
+    assert (image.kind, image.sought) == ("", False)
+    assert "PointSpreadFunction missing" in image.reason
+    assert choose({"Trajectory": "Cones", "PointSpreadFunction": "psf.nii.gz"}, kspace=True).kind == "measured"
+
+
 def test_only_a_missing_window_is_sought(choose):
     found = choose({"KSpaceFilter": "unknown"})
     assert (found.kind, found.sought) == ("", True)

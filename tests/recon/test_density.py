@@ -25,7 +25,7 @@ def test_iterated_weights_of_spokes_are_those_of_the_closed_form():
     closed = np.broadcast_to(spokes.weights_mm3, found.shape)
     inner = (spokes.k_relative[0] > 0.45) & (spokes.k_relative[0] < 0.9)
     assert found.sum() == pytest.approx(spokes.volume_per_mm3, rel=1e-9)
-    np.testing.assert_allclose(found.sum(axis=0)[inner], closed.sum(axis=0)[inner], rtol=0.015)
+    np.testing.assert_allclose(found.sum(axis=0)[inner], closed.sum(axis=0)[inner], rtol=0.02)
     # So few directions are not spread quite evenly.
     assert np.linalg.norm((found - closed)[:, inner]) < 0.04 * np.linalg.norm(closed[:, inner])
 
