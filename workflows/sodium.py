@@ -383,8 +383,10 @@ def _quantification(
     if not plan.kspace:
         imaginary = [others["imaginary"] for others in plan.other_parts if "imaginary" in others]
         quant.inputs.stored_files = [str(path) for path in (*plan.files, *imaginary)]
-    elif "kspace" in estimators:
-        quant.inputs.kspace_file, quant.inputs.described = str(plan.files[0]), plan.described[0]
+    else:
+        quant.inputs.described = plan.described[0]
+        if "kspace" in estimators:
+            quant.inputs.kspace_file = str(plan.files[0])
     return quant
 
 

@@ -159,6 +159,7 @@ class PsfModel:
             if self.acquisition is None:
                 raise ValueError("a PSF of kind 'acquisition' needs the acquisition")
             acquisition_window(0.0, self.acquisition)
+            readout_time(0.0, self.acquisition.trajectory, 0.0)
         elif self.kind == "measured":
             if not self.measured:
                 raise ValueError("a PSF of kind 'measured' needs an image of a point")

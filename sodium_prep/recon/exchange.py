@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import MAX_MATRIX, Echo, Grid, Noise, Scan
 from sodium_prep.recon.hdf5 import as_text, local_member, most_bytes, open_hdf5, read_array, unreadable
-from sodium_prep.recon.raw_data import NUCLEUS, RawData
+from sodium_prep.recon.raw_data import NUCLEUS, TRAJECTORY_UNITS, RawData, per_mm
 
 _NEEDED = ("kspace", "k_per_m", "dwell_time_s", "nucleus", "affine", "shape", "voxel_mm")
 _NUMBERS = ("field_strength_t", "repetition_time_s", "flip_angle_deg")
@@ -61,7 +61,7 @@ def read_exchange(path: Path) -> tuple[list[Echo], Scan]:
     if times and len(times) != n_echoes:
         raise InputError(path, f"its echo_times_s are {len(times)}, its echoes {n_echoes}", "Write one for each echo")
     dwell_s = _number(values, "dwell_time_s", path)
-    k_per_mm = np.broadcast_to((1e-3 * k.astype(np.float64)).astype(np.float32), (n_echoes, readouts, samples, 3))
+    k_per_mm = np.broadcast_to(per_mm(k, TRAJECTORY_UNITS), (n_echoes, readouts, samples, 3))
     echoes = [
         Echo(one.transpose(1, 0, 2), own_k, dwell_s, block, float(times[number]) if times else None)
         for number, (one, own_k) in enumerate(zip(kspace, k_per_mm, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
-from sodium_prep.recon.raw_data import PER_MM
+from sodium_prep.recon.raw_data import PER_MM, per_mm
 
 _ROOM = 1 << 24
 _MOST_COMPRESSION = 50
@@ -23,21 +25,23 @@ def most_bytes(path: Path) -> int:
 
 def unreadable(path: Path, kind: str) -> InputError:
     """What to tell of a file that cannot be opened as one of its kind."""
-    reason = f"it is cut short or no {kind} file" if path.exists() else "it is not there"
+    reason = f"it is damaged, cut short or no {kind} file" if path.exists() else "it is not there"
     return InputError(path, f"cannot be read: {reason}", "Copy the file again from its source")
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open a file for reading.
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open a file for reading; what is done with it may come upon any kind of damage.
 
     Raises
     ------
     InputError
-        If it is not there, cut short or no HDF5 file.
+        If it is not there, damaged, cut short or no HDF5 file.
     """
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError) as error:  # h5py has no error of its own
         raise unreadable(path, "HDF5") from error
 
 
@@ -59,10 +63,7 @@ def read_array(member: Any, name: str, path: Path) -> NDArray[Any]:
         raise InputError(path, f"{name} is no dataset", "Write it as an array")
     if member.shape is None or member.size * member.dtype.itemsize > most_bytes(path):
         raise InputError(path, f"{name} states a size that the file cannot hold", "Write the file again")
-    try:
-        return np.asarray(member[()])
-    except OSError as error:
-        raise InputError(path, f"{name} cannot be read", "Copy the file again from its source") from error
+    return np.asarray(member[()])
 
 
 def as_text(value: Any) -> str | None:
@@ -94,4 +95,4 @@ def read_trajectory(path: Path) -> NDArray[np.float32]:
     if k.ndim not in (3, 4) or k.shape[-1] != 3 or k.dtype.kind != "f":
         problem = f"its k is {k.dtype} of the shape {k.shape}"
         raise InputError(path, problem, "Write real numbers of the shape (readouts, samples, 3)")
-    return np.asarray(k * PER_MM[units], dtype=np.float32)
+    return per_mm(k, str(units))

@@ -66,12 +66,21 @@ def read_records(path: Path) -> tuple[Any, Records, Records]:
             raise InputError(path, f"not an ISMRMRD file: {GROUP} is no group", _RAW_FILE)
         header = _parse_header(_local(group, "xml", path), path)
         data = _local(group, "data", path)
-        if not isinstance(data, h5py.Dataset) or not {"head", "traj", "data"} <= set(data.dtype.names or ()):
+        if not isinstance(data, h5py.Dataset) or not _holds_acquisitions(data.dtype):
             raise InputError(path, "not an ISMRMRD file: its data are no acquisitions", _RAW_FILE)
-        try:
-            return header, *_read_acquisitions(data)
-        except OSError as error:
-            raise InputError(path, "its acquisitions cannot be read", "Copy the file again from its source") from error
+        return header, *_read_acquisitions(data, path)
+
+
+def _holds_acquisitions(dtype: np.dtype[Any]) -> bool:
+    from ismrmrd.hdf5 import acquisition_dtype
+
+    found, expected = dtype, acquisition_dtype
+    for name in ("head", "idx"):
+        if not set(expected.names) <= set(found.names or ()):
+            return False
+        found, expected = found[name], expected[name]
+    complete = set(expected.names) <= set(found.names or ())
+    return complete and all(h5py.check_vlen_dtype(dtype[name]) == np.float32 for name in ("traj", "data"))
 
 
 def _parse_header(xml: Any, path: Path) -> Any:
@@ -90,10 +99,10 @@ def _parse_header(xml: Any, path: Path) -> Any:
         raise InputError(path, f"its XML header cannot be read ({reason})", _RAW_FILE) from error
 
 
-def _read_acquisitions(data: h5py.Dataset) -> tuple[Records, Records]:
+def _read_acquisitions(data: h5py.Dataset, path: Path) -> tuple[Records, Records]:
     storage = data.id.get_storage_size()
     if data.shape[0] * data.dtype.itemsize > _MOST_COMPRESSION * storage:
-        raise OSError("more acquisitions are stated than stored")
+        raise InputError(path, "states more acquisitions than it holds", "Copy the file again from its source")
     heads, trajectories, samples = [], [], []
     for start in range(0, data.shape[0], _BLOCK):
         block = data[start : start + _BLOCK]

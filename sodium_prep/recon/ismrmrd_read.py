@@ -16,7 +16,7 @@ import numpy as np
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import CONVERT, Echo, Grid, Noise, Scan, oriented_grid
 from sodium_prep.recon.ismrmrd_file import Records, read_records
-from sodium_prep.recon.raw_data import NUCLEUS, PER_MM, TRAJECTORY_UNITS
+from sodium_prep.recon.raw_data import NUCLEUS, PER_MM, TRAJECTORY_UNITS, per_mm
 
 _SHARED = ("active_channels", "trajectory_dimensions", "encoding_space_ref")
 _GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir")
@@ -35,7 +35,7 @@ def read_ismrmrd(path: Path) -> tuple[list[Echo], Scan]:
     header, imaging, noise = read_records(path)
     _check_nucleus(header, path)
     _check_one_image(imaging, path)
-    encoding, per_mm = _encoding(header, imaging, path)
+    encoding, units = _encoding(header, imaging, path)
     sequence = header.sequenceParameters
     system = header.acquisitionSystemInformation
     times = getattr(sequence, "TE", None) or []
@@ -43,7 +43,7 @@ def read_ismrmrd(path: Path) -> tuple[list[Echo], Scan]:
     numbers = np.unique(contrast)
     # A file with one of several echoes may state all of their times, or its own.
     known = {int(numbers[0]): times[0]} if len(numbers) == len(times) == 1 else dict(enumerate(times))
-    echoes = [_echo(imaging.chosen(contrast == n), per_mm, known.get(int(n)), path) for n in numbers]
+    echoes = [_echo(imaging.chosen(contrast == n), units, known.get(int(n)), path) for n in numbers]
     return echoes, Scan(
         source=str(path),
         grids=[_grid(space, imaging.heads[0], path) for space in (encoding.reconSpace, encoding.encodedSpace)],
@@ -94,8 +94,8 @@ def _check_alike(records: Records, names: tuple[str, ...], path: Path) -> None:
             raise InputError(path, f"its readouts differ in {name}", "Write readouts that differ into separate files")
 
 
-def _encoding(header: Any, imaging: Records, path: Path) -> tuple[Any, float]:
-    """Encoding of the imaging readouts, and what makes 1/mm of its trajectory."""
+def _encoding(header: Any, imaging: Records, path: Path) -> tuple[Any, str]:
+    """Encoding of the imaging readouts, and the units of its trajectory."""
     index = int(imaging.heads["encoding_space_ref"][0])
     if index >= len(header.encoding):
         raise InputError(path, f"its readouts name encoding {index}, which the header lacks", CONVERT)
@@ -110,10 +110,10 @@ def _encoding(header: Any, imaging: Records, path: Path) -> tuple[Any, float]:
             f"the units of its trajectory {found}",
             f"Write k in 1/m and the string parameter traj_units = {TRAJECTORY_UNITS} into trajectoryDescription",
         )
-    return encoding, PER_MM[units[0]]
+    return encoding, str(units[0])
 
 
-def _echo(records: Records, per_mm: float, time_ms: float | None, path: Path) -> Echo:
+def _echo(records: Records, units: str, time_ms: float | None, path: Path) -> Echo:
     """One echo without the samples to discard."""
     _check_alike(records, _PER_ECHO, path)
     head = records.heads[0]
@@ -129,7 +129,7 @@ def _echo(records: Records, per_mm: float, time_ms: float | None, path: Path) ->
         samples[:, row] = values.view(np.complex64).reshape(coils, n)[:, kept]
     return Echo(
         samples=samples.transpose(1, 0, 2),
-        k_per_mm=(k.astype(np.float64) * per_mm).astype(np.float32),
+        k_per_mm=per_mm(k, units),
         dwell_time_s=1e-6 * float(head["sample_time_us"]),
         block=block.astype(np.int32),
         echo_time_s=None if time_ms is None else 1e-3 * float(time_ms),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,12 @@ TRAJECTORY_UNITS = "1/m"
 PER_MM = {TRAJECTORY_UNITS: 1e-3, "1/mm": 1.0}
 """What makes 1/mm of the units of a trajectory that a file may state."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def per_mm(k: NDArray[np.floating[Any]], units: str) -> NDArray[np.float32]:
+    """Trajectory in 1/mm; values that single precision cannot hold become infinite, for the checks to find."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (PER_MM[units] * k.astype(np.float64)).astype(np.float32)
 
 
 @dataclass(frozen=True)

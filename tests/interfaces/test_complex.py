@@ -44,7 +44,7 @@ def scan(tmp_path):
         workflow = Workflow(name="chain", base_dir=str(tmp_path / "work"))
         workflow.config["execution"] = {"remove_unnecessary_outputs": "false"}
         window = _window(plan)
-        _, reports = _image_chain(workflow, plan, window, "none", 42)
+        reports = _image_chain(workflow, plan, window, "none", 42, 1).reports
         nodes = {node.name: node for node in workflow.run().nodes()}
         facts = {}
         for node, name in reports:
