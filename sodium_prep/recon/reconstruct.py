@@ -37,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 
 _MIN_ALIAS_FREE: Final = 0.75
 """Part of the field of view that the steps along a spoke must sample without aliasing: a head in a usual one."""
-_STRENGTH: Final[dict[KspaceMethod, float]] = {"wavelet": 0.5, "tv": 0.5, "agr": 0.5}
+_STRENGTH: Final[dict[KspaceMethod, float]] = {"wavelet": 0.5, "tv": 0.25, "agr": 0.5}
 _CONTRAST_PERCENTILE: Final = 99.0
 _LEAST_HZ: Final = 1.0
 

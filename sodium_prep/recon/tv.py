@@ -167,7 +167,9 @@ def tv(
     Parameters
     ----------
     weight
-        In the units of the image; half of the noise's standard deviation in the gridded image is safe.
+        In the units of the image. With a quarter of the noise's standard deviation in the gridded image a hippocampus
+        of 50 mM in white matter of 35 mM loses 2 % to what gridding gives, with half of it 5 %, with all of it 11 %
+        (``benchmarks/priors.py``, 3 mm, noise of 4 mM).
     iterations, tolerance, start, progress
         Of :func:`sodium_prep.recon.fista.fista`.
 

@@ -77,7 +77,8 @@ def wavelet(
     Parameters
     ----------
     weight
-        In the units of the image.
+        In the units of the image. Half of the noise's standard deviation in the gridded image does what
+        :func:`sodium_prep.recon.tv.tv` does with a quarter of it (``benchmarks/priors.py``).
     iterations, tolerance, start, progress
         Of :func:`sodium_prep.recon.fista.fista`.
     levels

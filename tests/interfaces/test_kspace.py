@@ -47,8 +47,7 @@ def test_raw_data_of_siemens_become_an_image(root, tmp_path):
     plan = plan_series(inputs.sodium[0], inputs, Settings(**folders, analysis_level="participant", version="0"))
     workflow = Workflow(name="chain", base_dir=str(tmp_path / "work"))
     workflow.config["execution"] = {"remove_unnecessary_outputs": "false"}
-    node, _ = _image_chain(workflow, plan, None, "none", 42)
-    workflow.add_nodes([node])
+    _image_chain(workflow, plan, None, "none", 42, 1)
     (run,) = workflow.run().nodes()
     image = nib.load(run.result.outputs.out_file)
     index = np.stack(np.meshgrid(*(np.arange(24),) * 3, indexing="ij"), axis=-1)

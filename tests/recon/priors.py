@@ -42,4 +42,5 @@ def dense_problem(rng, shape):
     def normal(image):
         return (n @ image.ravel()).reshape(shape).astype(np.float32)
 
-    return LeastSquares(normal, right.reshape(shape).astype(np.float32)), n, right
+    largest = 1.02 * float(np.linalg.eigvalsh(n)[-1])
+    return LeastSquares(normal, right.reshape(shape).astype(np.float32), lambda: largest), n, right
