@@ -254,10 +254,11 @@ def _add_series(
 
     from sodium_prep.interfaces.outputs import SaveScan
 
+    quantified = plan.weighting == "SQ"
     scan = init_series_wf(
         plan=plan,
-        references=settings.reference,
-        estimators=settings.pvc,
+        references=settings.reference if quantified else (),
+        estimators=settings.pvc if quantified else ("none",),
         groups=settings.regions,
         contrast=inputs.anat.contrast,
         in_t1w=spaces.in_t1w,
@@ -268,10 +269,13 @@ def _add_series(
         n_threads=settings.omp_nthreads,
     )
     others = [path for parts in plan.other_parts for path in parts.values()]
+    echoes = [*plan.echoes[1:], *(path for parts in plan.echo_parts[1:] for path in parts.values())]
     used = [str(path) for path in (*plan.files, *others, *(plan.receive_pair or ()))]
     save = Node(
         SaveScan(
             sources=[*used, str(inputs.anat.path)], acq=plan.acq, suffix=plan.suffix, rec=plan.rec,
+            echo_sources=[str(path) for path in (plan.files[0], *echoes)] if plan.echoes else [],
+            echo_run=plan.echo_run, weighting=plan.weighting,
             spaces=[space.label for space in spaces.maps],
             groups=list(settings.regions), **_saving(settings, inputs),
         ),

@@ -66,9 +66,11 @@ def plan_series(
     placed = all(vial.centre_ras_mm is not None for vial in vials)
     label = f"acq-{series.acquisition}" if series.acquisition else series.suffix
     session = f"ses-{inputs.session} " if inputs.session else ""
-    weighted = (
-        ("This is a relaxation- or coherence-weighted image; its concentrations are not total sodium.",)
-        if sidecar.is_weighted
+    weighted = sidecar.weighting != "SQ"
+    several = first.files if len(first.files) > 1 and not weighted else ()
+    of_first = (
+        (f"T2* is of the first of {len(series.runs)} runs; concentrations are of their average.",)
+        if several and len(series.runs) > 1
         else ()
     )
     one_run = (
@@ -106,7 +108,13 @@ def plan_series(
         b1_pair_facts=_pair_facts(series.tb1dam),
         transform=inputs.precomputed.sodium_to_t1w.get(series.acquisition),
         proton=series.proton,
-        warnings=(*inputs.warnings, *facts.assumed, *psf.warnings, *weighted, *one_run, *lacking),
+        weighting=sidecar.weighting,
+        echoes=tuple(file.path for file in several),
+        echoes_described=tuple(_raw_description(file.sidecar) for file in several) if kspace else (),
+        echo_times_s=tuple(file.sidecar.echo_time_s for file in several),
+        echo_parts=() if kspace else tuple(dict(image.other_part) for image in first.images),
+        echo_run=first.run or "" if len(series.runs) > 1 else "",
+        warnings=(*inputs.warnings, *facts.assumed, *psf.warnings, *one_run, *of_first, *lacking),
         ran={
             "software": {"sodium_prep": settings.version, **_versions()},
             "recon": {
@@ -121,9 +129,10 @@ def plan_series(
             "registration": None
             if series.acquisition in inputs.precomputed.sodium_to_t1w
             else {"methods": ["ants", "greedy"], "coil_proton": series.proton is not None},
-            "regional": {
-                "estimators": ["none", *(n for n in settings.pvc if n != "none" and (kspace or n != "kspace"))]
-            },
+            "weighted": {"weighting": sidecar.weighting} if weighted else None,
+            "regional": None
+            if weighted
+            else {"estimators": ["none", *(n for n in settings.pvc if n != "none" and (kspace or n != "kspace"))]},
         },
     )
 

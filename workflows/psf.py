@@ -64,6 +64,8 @@ def choose_psf(sidecar: SodiumSidecar, facts: AcquisitionFacts, settings: Settin
     kspace
         Whether the image is of our own making.
     """
+    if sidecar.weighting != "SQ":
+        return PsfPlan("", "not used: nothing is corrected for partial volume in a weighted image")
     if settings.psf_fwhm_mm is not None:
         width = settings.psf_fwhm_mm
         nonlinear = sidecar.sodium_acquisition.nonlinear and not kspace

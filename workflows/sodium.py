@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sodium_prep.quant.weighted import Weighting
 from sodium_prep.settings import GUIDED_METHODS, KspaceMethod
 from sodium_prep.workflows.psf import PsfPlan
 
@@ -55,6 +56,12 @@ class SeriesPlan:
         Given transform of sodium to anatomy.
     proton
         Proton image of the sodium coil: a stepping stone of the registration.
+    weighting
+        Kind of the image; anything but ``SQ`` has no concentration.
+    echoes, echoes_described, echo_times_s, echo_parts
+        Every echo of the first run with its parts as in ``other_parts``; none where there is one echo, or no T2*.
+    echo_run
+        Label of that run in file names, where there are others.
     ran
         Steps and parameters for the methods text.
     """
@@ -84,6 +91,12 @@ class SeriesPlan:
     b1_pair_facts: tuple[float, float] = (0.0, 0.0)
     transform: Path | None = None
     proton: Path | None = None
+    weighting: Weighting = "SQ"
+    echoes: tuple[Path, ...] = ()
+    echoes_described: tuple[dict[str, Any], ...] = ()
+    echo_times_s: tuple[float, ...] = ()
+    echo_parts: tuple[dict[str, Path], ...] = ()
+    echo_run: str = ""
     warnings: tuple[str, ...] = ()
     relaxation: dict[str, dict[str, Any]] = field(default_factory=dict)
     ran: dict[str, Any] = field(default_factory=dict)
@@ -92,6 +105,11 @@ class SeriesPlan:
     def rec(self) -> str:
         """Label of the reconstruction in file names."""
         return self.method if self.kspace else "vendor"
+
+    @property
+    def first_method(self) -> KspaceMethod:
+        """Method before the place of the anatomical image is known."""
+        return "gridding" if self.guided else self.method
 
     @property
     def points_wanted(self) -> bool:
@@ -123,9 +141,14 @@ class MapSpace:
 _ANATOMY = ("t1w", "brain_mask", "gm", "wm", "csf", "lesion", "labels", "atlas_table")
 _SHOWN = ("template_affine", "template_warped", "atlas_record")
 SERIES_INPUTS = (*_ANATOMY, "head_mask", *_SHOWN, "to_template", "anatomy_reports")
-_FROM_QUANTIFY = ("transform", "acquisition", "table", "calibration", "tsc", "tsc_stderr", "corrected")
+_FROM_QUANTIFY = ("transform", "acquisition", "table", "relative", "calibration", "tsc", "tsc_stderr", "corrected")
+_FROM_ECHOES = ("echo_maps", "echo_report")
 _MOVED = ("tsc_t1w", "tsc_spaces", "corrected_t1w", "corrected_spaces")
-SERIES_OUTPUTS = ("sodium", "noise", "psf_files", "psf_tissues", *_FROM_QUANTIFY, *_MOVED, "quality", "figures")
+SERIES_OUTPUTS = (
+    *("sodium", "noise", "psf_files", "psf_tissues"),
+    *(*_FROM_QUANTIFY, *_FROM_ECHOES, *_MOVED),
+    *("quality", "figures"),
+)
 
 
 def init_series_wf(
@@ -172,7 +195,8 @@ def init_series_wf(
 
     Outputs
     -------
-    sodium, noise, psf_files, psf_tissues, transform, acquisition, table, calibration, tsc, tsc_stderr, corrected,
+    sodium, noise, psf_files, psf_tissues, transform, acquisition, table, relative, calibration, tsc, tsc_stderr,
+    corrected, echo_maps, echo_report,
     tsc_t1w, tsc_spaces, corrected_t1w, corrected_spaces, quality, figures
         What is saved; the maps in template spaces in the order of ``spaces``.
     """
@@ -191,6 +215,10 @@ def init_series_wf(
     if plan.guided:
         chain = _guided_chain(workflow, plan, inputnode, chain, registered, seed, n_threads)
     image, reports = chain.image, chain.reports
+    if plan.echoes:
+        from sodium_prep.workflows.echoes import connect_echoes
+
+        reports.append((connect_echoes(workflow, plan, kspace_filter, outputnode, seed, n_threads), "report_file"))
 
     quant = _quantification(plan, references, estimators, groups)
     if window is not None:
@@ -344,6 +372,7 @@ def _quantification(
             refine=plan.transform is None,
             fit_receive=plan.receive == "fit",
             air_point=plan.air_point,
+            weighting=plan.weighting,
         ),
         name="quantify",
         mem_gb=2.5,
@@ -438,8 +467,9 @@ class _Chain:
 def _image_chain(workflow: Any, plan: SeriesPlan, window: Any, kspace_filter: str, seed: int, n_threads: int) -> _Chain:
     """Read or reconstruct every run, average, take off the receive profile; by gridding before a guided method."""
     if plan.kspace:
-        method: KspaceMethod = "gridding" if plan.guided else plan.method
-        runs = _reconstructions(plan, method, kspace_filter, seed, n_threads, "recon")
+        how = {"method": plan.first_method, "kspace_filter": kspace_filter, "seed": seed, "n_threads": n_threads}
+        runs = _reconstructions(plan, "recon", **how)
+        workflow.add_nodes(runs)
         reports = [] if plan.guided else [(runs[0], "report_file")]
     else:
         runs, reports = _scanner_images(workflow, plan, window)
@@ -455,7 +485,8 @@ def _guided_chain(
     from nipype.interfaces.utility import Merge, Select
     from nipype.pipeline.engine import Node
 
-    runs = _reconstructions(plan, plan.method, "none", seed, n_threads, "guided")
+    how = {"method": plan.method, "kspace_filter": "none", "seed": seed, "n_threads": n_threads}
+    runs = _reconstructions(plan, "guided", **how)
     chain = _Chain(runs, runs[0], [(runs[0], "report_file"), *first.reports])
     for number, run in enumerate(runs):
         workflow.connect(inputnode, "t1w", run, "guide")
@@ -473,26 +504,37 @@ def _guided_chain(
     return chain
 
 
-def _reconstructions(
-    plan: SeriesPlan, method: KspaceMethod, kspace_filter: str, seed: int, n_threads: int, name: str
-) -> list[Any]:
+def reconstruction(
+    plan: SeriesPlan,
+    path: Path,
+    described: dict[str, Any],
+    name: str,
+    *,
+    method: KspaceMethod,
+    kspace_filter: str,
+    seed: int,
+    n_threads: int,
+) -> Any:
+    """Node that makes an image of one k-space file."""
     from nipype.pipeline.engine import Node
 
     from sodium_prep.interfaces import sodium
 
-    runs = []
-    for number, (path, described) in enumerate(zip(plan.files, plan.described, strict=True), start=1):
-        step = sodium.ReconstructKspace(
-            in_file=str(path), described=described, method=method, kspace_filter=kspace_filter,
-            acquisition=plan.acquisition, relaxation=plan.relaxation, seed=seed, n_threads=n_threads,
-        )  # fmt: skip
-        if method == plan.method:
-            step.inputs.points = plan.points_wanted
-        if plan.strength is not None and method != "gridding":
-            step.inputs.strength = plan.strength
-        threads = 1 if method == "gridding" else n_threads
-        runs.append(Node(step, name=f"{name}{number}", mem_gb=1.5, n_procs=threads))
-    return runs
+    step = sodium.ReconstructKspace(
+        in_file=str(path), described=described, method=method, kspace_filter=kspace_filter,
+        acquisition=plan.acquisition, relaxation=plan.relaxation, seed=seed, n_threads=n_threads,
+    )  # fmt: skip
+    if method == plan.method:
+        step.inputs.points = plan.points_wanted
+    if plan.strength is not None and method != "gridding":
+        step.inputs.strength = plan.strength
+    return Node(step, name=name, mem_gb=1.5, n_procs=1 if method == "gridding" else n_threads)
+
+
+def _reconstructions(plan: SeriesPlan, name: str, **how: Any) -> list[Any]:
+    """One node for each run."""
+    files = zip(plan.files, plan.described, strict=True)
+    return [reconstruction(plan, *of, f"{name}{number}", **how) for number, of in enumerate(files, start=1)]
 
 
 def _average_and_correct(workflow: Any, plan: SeriesPlan, chain: _Chain, seed: int, label: str = "") -> None:

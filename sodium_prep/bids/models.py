@@ -23,6 +23,7 @@ from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import TRAJECTORIES, WITHOUT_LAW, Acquisition, FilterName, TrajectoryName
 from sodium_prep.physics.constants import GAMMA_BAR_23NA_HZ_PER_T
 from sodium_prep.physics.relaxation import TISSUES, Relaxation, Tissue, tissue_relaxation
+from sodium_prep.quant.weighted import Weighting
 from sodium_prep.recon.description import RawDescription
 
 Matrix = Literal["agar", "saline", "PAG", "CSF", "vitreous"]
@@ -127,6 +128,7 @@ class SodiumAcquisition(_Block):
     rf_pulse_duration_s: _PulseDuration | None = Field(default=None, alias="RFPulseDuration")
     psf_files: Annotated[dict[str, Path], BeforeValidator(_points)] = Field(default={}, alias="PointSpreadFunction")
     nonlinear: Annotated[bool, Strict()] = Field(default=False, alias="NonlinearReconstruction")
+    weighting: Weighting | None = Field(default=None, alias="Weighting")
 
     def check_filter(self) -> None:
         """Refuse a window without its parameters, or parameters of another one.
@@ -296,18 +298,30 @@ class SodiumSidecar(BaseModel):
             except InputError as error:
                 raise _fault(f"has a Relaxation.{tissue} whose {error.problem}", error.mend) from None
         self.sodium_acquisition.check_filter()
+        stated = self.sodium_acquisition.weighting
+        if stated not in (None, self._weighting_told()) and self._weighting_told() != "SQ":
+            told = (
+                "InversionTime"
+                if self.inversion_time_s is not None
+                else f"PulseSequenceType {self.pulse_sequence_type}"
+            )
+            problem = f"has SodiumAcquisition.Weighting {stated} beside {told}"
+            raise _fault(problem, f"Correct one of them: {told} goes with {self._weighting_told()}")
         labels = [reference.label for reference in self.references]
         if len(set(labels)) < len(labels):
             raise _fault(f"has SodiumReferences of the same Label ({', '.join(labels)})", "Give each its own Label")
         return self
 
     @property
-    def is_weighted(self) -> bool:
-        """Whether the image is weighted by inversion or a multiple-quantum filter rather than by concentration."""
+    def weighting(self) -> Weighting:
+        """As stated, or as the sequence tells; anything but ``SQ`` has no concentration."""
+        return self.sodium_acquisition.weighting or self._weighting_told()
+
+    def _weighting_told(self) -> Weighting:
         sequence = (self.pulse_sequence_type or "").lower()
-        return self.inversion_time_s is not None or any(
-            word in sequence for word in ("tqf", "triple", "quantum", "inversion")
-        )
+        if any(word in sequence for word in ("tqf", "triple", "quantum")):
+            return "TQ"
+        return "IR" if self.inversion_time_s is not None or "inversion" in sequence else "SQ"
 
     def relaxation_given(self) -> dict[str, dict[str, Any]]:
         """Fields of :class:`~sodium_prep.physics.relaxation.Relaxation` that replace the literature's, by tissue."""

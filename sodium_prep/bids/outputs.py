@@ -58,6 +58,10 @@ BIDSIGNORE: Final = (
     "**/figures",
     "**/*_TSCmap.*",
     "**/*_psf.*",
+    "**/*_fractionmap.*",
+    "**/*_fitflags.*",
+    "**/*_stat-*",
+    "**/*_relative.*",
     "**/*_xfm.*",
     "**/*_calibration.*",
     "**/*_tsc.*",
@@ -205,6 +209,15 @@ class OutputNames:
         ``desc`` names the correction, ``label`` the tissue if it shows one alone.
         """
         return self.path("TSCmap", ".nii.gz", acq=acq, run=run, space=space, label=label, desc=desc, stat=stat)
+
+    def echo_map(self, acq: str | None, suffix: str, which: str, stat: str, run: str | None = None) -> Path:
+        """A map made of several echoes: ``T2starmap``, ``fractionmap``, ``fitflags`` or ``T2starw``.
+
+        ``which`` is ``all`` for the T2* of one exponential, otherwise the component, model or contrast; ``stat`` is
+        ``value`` or that of its statistics.
+        """
+        shown, named = None if stat == "value" else stat, None if which == "all" else which
+        return self.path(suffix, ".nii.gz", acq=acq, run=run, stat=shown, desc=named)
 
     def calibration(self, acq: str | None, run: str | None = None, extension: str = ".tsv") -> Path:
         """The references and the fitted line (``.tsv`` or ``.json``)."""

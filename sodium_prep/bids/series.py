@@ -17,6 +17,7 @@ from sodium_prep.bids.points import load_points
 from sodium_prep.bids.records import KSpaceFile, SodiumImage, SodiumRun, SodiumSeries, Source
 from sodium_prep.bids.sidecar import SodiumSidecar, check_references, load_sidecar, merged_metadata, place_by_masks
 from sodium_prep.errors import InputError
+from sodium_prep.quant.weighted import CAUTION
 from sodium_prep.recon.description import SUFFIXES
 
 SourceChoice = Literal["auto", "image", "kspace"]
@@ -145,8 +146,19 @@ def build_series(
         suffix = own_images[0].entities["suffix"] if own_images else ("MEGRE" if key[1] else "PDw")
         targets = [path for found in (*own_images, *own_raw) for path in found.parts]
         maps = _field_maps(bids_dir, targets, fmaps, warnings)
+        _refuse_mixed_weighting(runs)
         series.append(SodiumSeries(key[0], suffix, runs, **maps))
     return tuple(series)
+
+
+def _refuse_mixed_weighting(runs: Sequence[SodiumRun]) -> None:
+    """Images of one series are averaged or compared, so they must be of one kind."""
+    files = [file for run in runs for file in run.files]
+    for file in files[1:]:
+        own, first = file.sidecar.weighting, files[0].sidecar.weighting
+        if own != first:
+            problem = f"is weighted otherwise ({own}) than {files[0].path.name} ({first}) of the same series"
+            raise InputError(file.path, problem, "Give it an acq- label of its own, or correct Weighting")
 
 
 def _usable_images(found: Iterable[FoundFile], warnings: list[str]) -> list[FoundFile]:
@@ -250,6 +262,7 @@ def _runs(
         by_echo = _check_echoes(checked), _check_echoes(files)
         if chosen == "kspace":
             warnings += [f"{file.path}: is not used for TSC, which comes of the first echo." for file in by_echo[1][1:]]
+        _check_grids(by_echo[0])
         runs.append(SodiumRun(text, *by_echo, chosen))
     alone = next((run for run in runs if run.source == "image"), None)
     if alone is not None and any(run.source == "kspace" for run in runs):
@@ -306,11 +319,8 @@ def _checked_image(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any]
     image = check_image(found.path)
     check_references(sidecar.references, found.path, image)
     warnings += image.warnings
-    if sidecar.is_weighted:
-        warnings.append(
-            f"{found.path}: its sequence ({sidecar.pulse_sequence_type}) weights the image by inversion or a quantum "
-            "filter; values are weighted signal, not total sodium."
-        )
+    if sidecar.weighting != "SQ":
+        warnings.append(f"{found.path}: is taken as a weighted image ({sidecar.weighting}). {CAUTION}")
     number, other = _number(found.entities, "echo"), {}
     if found.partner is not None:
         if sidecar.sodium_acquisition.sum_of_squares_channels is not None:
@@ -359,6 +369,13 @@ def _check_echoes(files: tuple[_File, ...]) -> tuple[_File, ...]:
             problem = f"has EchoTime {later.sidecar.echo_time_s:g} s, not above that of {earlier.path.name}"
             raise InputError(later.path, problem, "Give each echo its own EchoTime, in seconds")
     return ordered
+
+
+def _check_grids(echoes: Sequence[SodiumImage]) -> None:
+    for later in echoes[1:]:
+        if not same_grid(echoes[0].image, later.image):
+            problem = f"lies on another grid than the echo {echoes[0].path.name}"
+            raise InputError(later.path, problem, "Give all echoes of a run on one grid")
 
 
 def _field_maps(

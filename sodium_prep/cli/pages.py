@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sodium_prep.bids.outputs import write_text
 from sodium_prep.bids.status import SessionStatus
@@ -30,12 +31,16 @@ def write_pages(settings: Settings, participants: Sequence[str], statuses: Seque
 def _participant_page(settings: Settings, participant: str, errors: Sequence[str]) -> tuple[str, MethodsText]:
     records = sorted((settings.output_dir / f"sub-{participant}").rglob("*_qc.json"))
     scans, methods = [], build_methods({"software": {"sodium_prep": settings.version}})
+    ran: dict[str, Any] = {}
     for path in records:
         record = json.loads(path.read_text(encoding="utf-8"))
         if "report" not in record:
             continue
         scans.append(scan_report(record, _figures(settings.output_dir, participant, path)))
-        methods = build_methods(record["report"]["ran"])
+        own = record["report"]["ran"]
+        # A weighted image adds a paragraph, and leaves those of concentrations as they are.
+        ran = {**own, **ran} if own.get("weighted") else {**own, "weighted": ran.get("weighted")}
+        methods = build_methods(ran)
     report = ParticipantReport(
         title=f"sub-{participant}",
         participant=participant,

@@ -60,8 +60,14 @@ def _describe_series(series: SodiumSeries, settings: Settings) -> list[str]:
     voxel = None if kspace else first.images[0].image.voxel_mm
     facts = sidecar.acquisition(voxel, settings.recon_filter if kspace else None)
     psf = choose_psf(sidecar, facts, settings, kspace=kspace)
-    lines.append(f"    references: {', '.join(wanted)}")
-    lines.append(f"    estimators: {', '.join(settings.pvc)}; atlas {' with '.join(settings.atlas)}")
+    if sidecar.weighting != "SQ":
+        lines.append(f"    weighted image ({sidecar.weighting}): signal relative to white matter, no concentration")
+    else:
+        lines.append(f"    references: {', '.join(wanted)}")
+        lines.append(f"    estimators: {', '.join(settings.pvc)}; atlas {' with '.join(settings.atlas)}")
+        if len(first.files) > 1:
+            times = ", ".join(f"{1e3 * file.sidecar.echo_time_s:g}" for file in first.files)
+            lines.append(f"    T2* from echoes at {times} ms")
     lines += [f"    PSF {psf.reason}", *(f"    note: {warning}" for warning in psf.warnings)]
     if series.proton:
         lines.append(f"    proton image of the sodium coil: {_short(series.proton, settings)}")

@@ -52,8 +52,8 @@ class _Save(Step):
     def _sidecar(self, path: Path, description: str, **fields: Any) -> None:
         from sodium_prep.bids.outputs import derivative_sidecar, json_beside, write_json
 
-        sources = [self._uri(source) for source in self.inputs.sources or []]
-        content = derivative_sidecar(description=description, sources=sources, **fields)
+        fields.setdefault("sources", [self._uri(source) for source in self.inputs.sources or []])
+        content = derivative_sidecar(description=description, **fields)
         self._written.append(write_json(json_beside(path), content))
 
     def _image(self, path: Path, source: str, description: str, *, template: bool = False, **fields: Any) -> None:
@@ -165,14 +165,18 @@ class SaveScan(_Save):
         corrected = InputMultiObject(File(exists=True), desc="named <estimator>[_<tissue>].nii; native grid")
         corrected_t1w = InputMultiObject(File(exists=True), desc="the same on the anatomical grid")
         corrected_spaces = InputMultiObject(File(exists=True), desc="the same in each of the template spaces in turn")
+        weighting = traits.Enum("SQ", "IR", "TQ", usedefault=True)
+        relative = File(exists=True, desc="table of a weighted image, in place of the others")
+        echo_maps = traits.List(File(exists=True), desc="named <which>_<suffix>_<statistic>.nii; native grid")
+        echo_report = File(exists=True)
+        echo_sources = traits.List(traits.Str, desc="echoes of the run that the maps are of")
+        echo_run = traits.Str("", usedefault=True, desc="label of that run, where there are others")
         quality = File(exists=True, mandatory=True, desc="quality record with what the page needs")
         figures = traits.List(File(exists=True), desc="named <section>.svg")
 
     def _run_interface(self, runtime: Any) -> Any:
-        from sodium_prep.atlas.groups import group_records, groups_of
-        from sodium_prep.bids.outputs import json_beside, write_json, write_tsv
-        from sodium_prep.regional.summary import CALIBRATION_COLUMNS
-        from sodium_prep.regional.table import TABLE_COLUMNS
+        from sodium_prep.bids.outputs import write_json
+        from sodium_prep.quant.weighted import CAUTION
 
         self._start()
         names, inputs, acq = self.names, self.inputs, self.inputs.acq or None
@@ -185,18 +189,13 @@ class SaveScan(_Save):
         }
         image = names.sodium_image(acq, None, inputs.rec, inputs.suffix)
         text = "Sodium image on its native grid, noise floor and receive profile removed where they are known"
+        text += "" if inputs.weighting == "SQ" else f". {CAUTION}"
         self._image(image, inputs.sodium, text, units="arbitrary", skull_stripped=False)
         self._noise(acq)
         self._copy(names.sodium_xfm(acq), inputs.transform)
         self._maps(acq, method)
-        table = names.table(acq, None, atlas_label(inputs.atlases))
-        self._copy(table, inputs.table)
-        sources = {"Methods": method, "Atlases": load_json(inputs.atlas_record)["atlases"]}
-        sources["Groups"] = group_records(groups_of(inputs.groups))
-        self._written.append(write_json(json_beside(table), TABLE_COLUMNS | sources))
-        lines = names.calibration(acq)
-        self._written.append(write_tsv(lines, calibration["references"], list(CALIBRATION_COLUMNS)))
-        self._written.append(write_json(json_beside(lines), CALIBRATION_COLUMNS | {"Lines": calibration["lines"]}))
+        self._echoes(acq)
+        self._tables(acq, method, calibration)
         for figure in inputs.figures or []:
             self._copy(names.figure(Path(figure).stem, "figure", acq=acq), figure)
         self._written.append(write_json(names.path("qc", ".json", acq=acq), quality))
@@ -216,6 +215,46 @@ class SaveScan(_Save):
         for tissue, point in zip(inputs.psf_tissues or [], inputs.psf_files or [], strict=True):
             path = self.names.path("psf", ".nii.gz", acq=acq, rec=inputs.rec, label=tissue)
             self._image(path, point, f"Mean image of points that decay like {tissue}, over their integral")
+
+    def _tables(self, acq: str | None, method: dict[str, Any], calibration: dict[str, Any]) -> None:
+        """The regional table with the calibration, or that of a weighted image."""
+        from sodium_prep.atlas.groups import group_records, groups_of
+        from sodium_prep.bids.outputs import json_beside, write_json, write_tsv
+        from sodium_prep.quant.weighted import CAUTION
+        from sodium_prep.regional.relative import RELATIVE_COLUMNS
+        from sodium_prep.regional.summary import CALIBRATION_COLUMNS
+        from sodium_prep.regional.table import TABLE_COLUMNS
+
+        names, inputs = self.names, self.inputs
+        sources = {"Atlases": load_json(inputs.atlas_record)["atlases"]}
+        sources["Groups"] = group_records(groups_of(inputs.groups))
+        if inputs.weighting != "SQ":
+            table = names.path("relative", ".tsv", acq=acq, seg=atlas_label(inputs.atlases))
+            self._copy(table, inputs.relative)
+            known = {"Caution": CAUTION, "Weighting": inputs.weighting, "Acquisition": inputs.acquisition}
+            self._written.append(write_json(json_beside(table), RELATIVE_COLUMNS | known | sources))
+            return
+        table = names.table(acq, None, atlas_label(inputs.atlases))
+        self._copy(table, inputs.table)
+        self._written.append(write_json(json_beside(table), TABLE_COLUMNS | {"Methods": method} | sources))
+        lines = names.calibration(acq)
+        self._written.append(write_tsv(lines, calibration["references"], list(CALIBRATION_COLUMNS)))
+        self._written.append(write_json(json_beside(lines), CALIBRATION_COLUMNS | {"Lines": calibration["lines"]}))
+
+    def _echoes(self, acq: str | None) -> None:
+        """T2* maps and the difference of two echoes."""
+        from sodium_prep.interfaces.echoes import describe_echo_map
+
+        inputs = self.inputs
+        if not inputs.echo_maps:
+            return
+        facts = load_json(inputs.echo_report)["echoes"]
+        run, uris = inputs.echo_run or None, [self._uri(path) for path in inputs.echo_sources]
+        for path in inputs.echo_maps:
+            which, suffix, stat = Path(path).stem.split("_")
+            text, fields = describe_echo_map(which, suffix, stat, facts)
+            out = self.names.echo_map(acq, suffix, which, stat, run)
+            self._image(out, path, text, sources=uris, **fields)
 
     def _maps(self, acq: str | None, method: dict[str, Any]) -> None:
         names, inputs = self.names, self.inputs

@@ -44,6 +44,7 @@ class Quantify(Step):
         refine = traits.Bool(True, usedefault=True, desc="let the regional model refine the registration")
         fit_receive = traits.Bool(False, usedefault=True, desc="fit the receive profile with whole structures")
         air_point = traits.Bool(False, usedefault=True, desc="air is a reference without sodium")
+        weighting = traits.Enum("SQ", "IR", "TQ", usedefault=True, desc="without concentrations unless SQ")
         psf_fwhm_mm = traits.Float(desc="of a Gaussian PSF")
         vials = traits.List(traits.Dict, mandatory=True, desc="fields of ReferenceGeometry")
         vials_placed = traits.Bool(mandatory=True)
@@ -52,6 +53,7 @@ class Quantify(Step):
 
     class output_spec(TraitedSpec):  # type: ignore[misc]
         table = File()
+        relative = File(desc="table of a weighted image")
         calibration = File(desc="references and lines, JSON")
         tsc = File(desc="mM, native grid; absent without any reference")
         tsc_stderr = File()
@@ -90,6 +92,7 @@ class Quantify(Step):
             refine=self.inputs.refine,
             fit_receive=self.inputs.fit_receive,
             air_point=self.inputs.air_point,
+            weighted=self.inputs.weighting != "SQ",
             groups=groups_of(list(self.inputs.groups or [])),
             **({"registration_sd_mm": sd} if isdefined(sd := self.inputs.registration_sd_mm) else {}),
         )
@@ -182,9 +185,15 @@ class Quantify(Step):
 
         from sodium_prep.anat.transforms import write_itk_affine
         from sodium_prep.bids.writers import write_tsv
+        from sodium_prep.regional.relative import RELATIVE_COLUMNS, relative_table
         from sodium_prep.regional.summary import calibration_record, scan_metrics
         from sodium_prep.regional.table import TABLE_COLUMNS
 
+        metrics = scan_metrics(result, scan, relaxations)
+        if self.inputs.weighting != "SQ":
+            rows = relative_table(result.signals, self.inputs.weighting)
+            write_tsv(self.out_path("relative", "relative.tsv"), rows, list(RELATIVE_COLUMNS))
+            metrics |= {"weighting": self.inputs.weighting, "relative": [row for row in rows if row["index"] is None]}
         write_tsv(self.out_path("table", "tsc.tsv"), result.table, list(TABLE_COLUMNS))
         save_json(self.out_path("calibration", "calibration.json"), calibration_record(result, scan))
         if result.tsc is not None:
@@ -198,7 +207,7 @@ class Quantify(Step):
         write_itk_affine(self.out_path("transform", "sodium_to_t1w.txt"), result.sodium_to_t1w)
         noise = np.where(scan.noise.sd > 0, scan.noise.sd, np.nan)
         save_image(self.out_path("residual", "residual.nii"), result.signals.residual / noise, scan.affine)
-        save_json(self.out_path("report_file", "quantify.json"), scan_metrics(result, scan, relaxations))
+        save_json(self.out_path("report_file", "quantify.json"), metrics)
 
 
 def _eyes(labels: Any, affine: Any, table: Any) -> Any:

@@ -70,7 +70,7 @@ def agr(
     guide: NDArray[Any],
     weight: float,
     iterations: int = 100,
-    tolerance: float = 5e-4,
+    tolerance: float = 1e-3,
     edge: float = EDGE,
     start: Image | None = None,
     progress: Progress | None = None,
@@ -146,7 +146,7 @@ def bowsher(
     strength: float,
     neighbours: int = 4,
     iterations: int = 50,
-    tolerance: float = 5e-4,
+    tolerance: float = 1e-3,
     start: Image | None = None,
     progress: Progress | None = None,
 ) -> Image:

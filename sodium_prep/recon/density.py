@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from scipy.special import j1
 
 from sodium_prep.recon.nufft import Nufft
-from sodium_prep.recon.trajectory import FloatArray, Region, radial_weights
+from sodium_prep.recon.trajectory import FloatArray, Region, radial_weights, region_volume
 
 _SAME_CONE: Final = 1e-3
 """Polar angles in rad within which readouts lie on one cone."""
@@ -131,7 +131,7 @@ def stack_weights(radius_per_mm: FloatArray, n_readouts: int, extents_per_mm: tu
     weights = radius_per_mm * speed
     weights[-1] *= 0.5
     weights[0] += speed[0] ** 2 / 12.0
-    volume = 2.0 * np.pi * np.prod(extents_per_mm)
+    volume = region_volume(extents_per_mm, "cylinder")
     return np.asarray(weights[None] * (volume / (n_readouts * weights.sum())))
 
 
@@ -215,7 +215,7 @@ def iterated_weights(
     """
     field_mm = resolved_field_mm(k_per_mm, extents_per_mm, region)
     points = np.reshape(np.asarray(k_per_mm, dtype=np.float64), (-1, 3))
-    volume = (4.0 / 3.0 if region == "ellipsoid" else 2.0) * np.pi * float(np.prod(extents_per_mm))
+    volume = region_volume(extents_per_mm, region)
     weights = np.full(len(points), volume / len(points))
     for narrower, times in ((1.0, _ITERATIONS), *((part, 1) for part in _WIDER)):
         convolution = _Convolution(points, extents_per_mm, region, narrower * field_mm)

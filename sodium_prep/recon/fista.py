@@ -21,7 +21,7 @@ def fista(
     problem: LeastSquares,
     proximal: Callable[[Image, float], Image],
     iterations: int = 100,
-    tolerance: float = 5e-4,
+    tolerance: float = 1e-3,
     start: Image | None = None,
     progress: Progress | None = None,
 ) -> Image:

@@ -26,7 +26,8 @@ from sodium_prep.recon.gradients import (
 from sodium_prep.recon.trajectory import FloatArray, Trajectory, golden_directions, radial_weights, spoke_directions
 
 _GOLDEN_ANGLE: Final = np.pi * (3.0 - np.sqrt(5.0))
-_ONSET: Final = 0.9
+_SHARE: Final = 0.7
+"""Part of the slew rate that is left for a twist that its onset, and its bend, may take."""
 _SUBSTEPS: Final = 8
 HUB_LATITUDE: Final = np.pi / 4.0
 """Latitude up to which a hub of FLORET has cones: with three hubs every direction is covered."""
@@ -121,9 +122,11 @@ def twisted_projections(
     fine_radius, fine_speed, _ = _adapted_radius(kmax, linear_fraction, readout, fine)
     slew = 1e3 * SPEED_PER_GRADIENT * readout.limits.slew_t_per_m_per_s
     reach = np.sin(polar)[:, None] * np.maximum(fine_radius, 1e-9 * kmax)
-    spare = _ONSET * np.sqrt(max(slew**2 - (2.0 * top**2 / (linear_fraction * kmax)) ** 2, 0.0))
-    across = np.minimum(np.sqrt(np.maximum(top**2 - fine_speed**2, 0.0)), spare * np.maximum(fine - onset_s, 0.0))
-    rate = np.minimum(across, np.sqrt(0.5 * slew * reach)) / reach
+    # What the fall of the gradient, 2 v^2 / k per second, leaves of the slew rate is for the twist.
+    fall = 2.0 * fine_speed**2 / np.maximum(fine_radius, linear_fraction * kmax)
+    onset = _SHARE * np.sqrt(max(slew**2 - fall.max() ** 2, 0.0)) * np.maximum(fine - onset_s, 0.0)
+    across = np.minimum(np.sqrt(np.maximum(top**2 - fine_speed**2, 0.0)), onset)
+    rate = np.minimum(across, np.sqrt(_SHARE * np.maximum(slew - fall, 0.0) * reach)) / reach
     azimuth = np.zeros_like(rate)
     azimuth[:, 1:] = np.cumsum(0.5 * (rate[:, 1:] + rate[:, :-1]) * (fine[1] - fine[0]), axis=1)
     return _on_cones(radius[None], azimuth[:, ::_SUBSTEPS], polar, counts, readout, field_of_view_mm)

@@ -116,7 +116,7 @@ def _timing(
     amplitude = limits.amplitude_mt_per_m if amplitude_mt_per_m is None else np.asarray(amplitude_mt_per_m)
     turns = float(paths.azimuth(np.full((len(paths.sine), 1), paths.kmax_per_mm)).max()) / (2.0 * np.pi)
     nodes = 200 + int(24.0 * turns)
-    r = np.broadcast_to(np.linspace(0.0, paths.kmax_per_mm, nodes), (len(paths.sine), nodes))
+    r = np.broadcast_to(paths.kmax_per_mm * np.linspace(0.0, 1.0, nodes) ** 1.5, (len(paths.sine), nodes))
     per_radius, curvature = paths.arc(r)
     arc = 0.5 * (per_radius[:, 1:] + per_radius[:, :-1]) * np.diff(r)
     acceleration = 1e3 * _MARGIN * limits.slew_t_per_m_per_s * SPEED_PER_GRADIENT

@@ -21,6 +21,8 @@ _SAME_END: Final = 0.01
 """Spread of the ends of the readouts, relative to kmax, within which they lie on one surface."""
 _SAME_RADIUS: Final = 1e-4
 _SAME_PLACE: Final = 1e-3
+_STRAIGHT: Final = 0.02
+"""Departure of a spoke from a straight line, relative to kmax; delays of the gradients bend it a little."""
 _EVEN: Final = 0.05
 _FEWEST_VOXELS: Final = 6.0
 """Field of view over nominal voxel below which readouts do not cover a region, but leave holes in it."""
@@ -52,17 +54,17 @@ def measured_trajectory(k_per_mm: NDArray[np.floating[Any]], time_s: FloatArray)
     k = np.asarray(k_per_mm, dtype=np.float64)
     region, extents, sphere = _region(k)
     fraction = None
-    weights = _stack_weights(k, extents) if region == "cylinder" else None
-    if region == "ellipsoid":
-        fraction, weights = _centre_out_weights(k / extents)
+    if region == "cylinder":
+        weights, spokes = _stack_weights(k, extents), False
+    else:
+        fraction, weights, spokes = _centre_out_weights(k / extents)
+        weights = None if weights is None else weights * np.prod(extents)
     if weights is None:
         weights = iterated_weights(k, extents, region)
-    else:
-        weights = weights * (np.prod(extents) if region == "ellipsoid" else 1.0)
     trajectory = Trajectory(
         k.astype(np.float32), time_s, weights, min(extents), fraction, None if sphere else extents, region
     )
-    if not trajectory.straight:
+    if not spokes:
         _check_filled(trajectory)
     return trajectory
 
@@ -89,24 +91,24 @@ def _region(k: FloatArray) -> tuple[Region, tuple[float, float, float], bool]:
     raise ValueError("its readouts do not all end on the same sphere, ellipsoid or cylinder of k-space")
 
 
-def _centre_out_weights(scaled: FloatArray) -> tuple[float | None, FloatArray | None]:
-    """Law and weights of readouts that end on the unit sphere; None where they have no closed form."""
+def _centre_out_weights(scaled: FloatArray) -> tuple[float | None, FloatArray | None, bool]:
+    """Law and weights of readouts that end on the unit sphere (None: no closed form), and whether they are spokes."""
     radius = np.sqrt(np.einsum("...i,...i", scaled, scaled))
     mean = radius.mean(axis=0)
     shared = bool(np.abs(radius - mean).max() < _SAME_RADIUS * mean[-1])
     fraction = recognise_law(mean / mean[-1]) if shared else None
     direction = scaled[:, -1] / radius[:, -1:]
-    if np.abs(scaled - radius[..., None] * direction[:, None]).max() < _SAME_PLACE:
+    if np.abs(scaled - radius[..., None] * direction[:, None]).max() < _STRAIGHT:
         spread = direction.T @ direction / len(direction) - np.eye(3) / 3.0
         if max(np.abs(direction.mean(axis=0)).max(), np.abs(spread).max()) > _EVEN:
             raise ValueError("its readouts do not cover the sphere of k-space evenly")
-        return fraction, radial_weights(mean if shared else radius, len(scaled), fraction)
+        return fraction, radial_weights(mean if shared else radius, len(scaled), fraction), True
     outwards = (np.diff(radius, axis=1) > 0.0).all() and (radius[:, 0] <= 1.001 * (radius[:, 1] - radius[:, 0])).all()
     for axis in (2, 0, 1):
         if outwards and np.abs(scaled[..., axis] - radius * direction[:, None, axis]).max() < _SAME_PLACE:
             shares = cone_shares(np.arccos(np.clip(direction[:, axis], -1.0, 1.0)))
-            return fraction, shared_weights(mean[None] if shared else radius, shares, fraction)
-    return None, None
+            return fraction, shared_weights(mean[None] if shared else radius, shares, fraction), False
+    return None, None, False
 
 
 def _stack_weights(k: FloatArray, extents: tuple[float, float, float]) -> FloatArray | None:

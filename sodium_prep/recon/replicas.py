@@ -11,13 +11,13 @@ from scipy import ndimage
 
 Image = NDArray[np.float32]
 
-_SMOOTHING_VOXELS: Final = 3.0
+_SMOOTHING_VOXELS: Final = 1.5
 
 
 def noise_from_replicas(replicas: Sequence[Image], voxel_mm: tuple[float, float, float]) -> tuple[Image, Image]:
     """Standard deviation in every voxel, and the power spectrum that all share.
 
-    Few samples are enough, as the variance is averaged over a neighbourhood (a Gaussian of 3 voxels) and the spectrum
+    Few samples are enough, as the variance is averaged over a neighbourhood (a Gaussian of 1.5 voxels) and the spectrum
     over shells of frequency.
 
     Parameters

@@ -71,7 +71,8 @@ def point_response(
 
     Returns
     -------
-    (2 reach + 1,) * 3 with the points in the middle, over their integral: it sums up to near 1.
+    (2 reach + 1,) * 3 with the points in the middle, over their integral: it sums up to near 1. What is odd in it
+    depends on the side on which a point has an edge, and is left out.
     """
     points = point_lattice(image, reach)
     objects = np.zeros_like(image)
@@ -80,4 +81,5 @@ def point_response(
     amplitude = contrast / float(added[tuple(points.T)].mean())
     change = solve(replace(problem, right=problem.right + np.float32(amplitude) * added)) - image
     windows = [change[tuple(slice(p - reach, p + reach + 1) for p in point)] for point in points]
-    return np.asarray(np.mean(windows, axis=0, dtype=np.float64) / amplitude)
+    mean = np.asarray(np.mean(windows, axis=0, dtype=np.float64)) / amplitude
+    return np.asarray(0.5 * (mean + mean[::-1, ::-1, ::-1]))

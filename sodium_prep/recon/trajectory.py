@@ -27,6 +27,11 @@ _SAME_LAW = 1e-4
 """Largest departure from the closed law, relative to kmax, at which a measured trajectory counts as following it."""
 
 
+def region_volume(extents: tuple[float, float, float], region: Region) -> float:
+    """Volume of an ellipsoid or a cylinder of given half extents."""
+    return float((4.0 / 3.0 if region == "ellipsoid" else 2.0) * np.pi * np.prod(extents))
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """Sampling of a region of k-space by readouts of equal length.
@@ -84,8 +89,7 @@ class Trajectory:
     @property
     def volume_per_mm3(self) -> float:
         """Volume of the sampled region, 1/mm^3."""
-        shape = 4.0 / 3.0 * np.pi if self.region == "ellipsoid" else 2.0 * np.pi
-        return float(shape * np.prod(self.half_extents_per_mm))
+        return region_volume(self.half_extents_per_mm, self.region)
 
     @property
     def k_relative(self) -> FloatArray:

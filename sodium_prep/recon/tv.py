@@ -16,6 +16,9 @@ _SLAB = 4
 _GRADIENT_NORM2 = 12.0
 """Bound of the squared norm of the gradient in three dimensions."""
 
+_TINY = 1e-30
+"""Keeps what is divided by above 0 where the weight is 0."""
+
 
 def _forward_differences(image: Image, planes: slice, out: Vectors) -> None:
     """Differences to the next voxel along each axis, (3, planes, Y, Z); 0 at the far faces."""
@@ -50,13 +53,19 @@ class Variation:
         Of the images.
     directions
         xi, (3, X, Y, Z) float32 of length at most 1; None for 0.
+
+    Attributes
+    ----------
+    dual
+        (3, X, Y, Z) vectors p, no longer than the weight, of the last proximal operator: it is
+        ``image - D^T p``.
     """
 
     def __init__(self, shape: tuple[int, ...], directions: Vectors | None = None) -> None:
         self.directions = directions
-        self._dual = np.zeros((3, *shape), np.float32)
-        self._older = np.zeros_like(self._dual)
-        self._ahead = np.zeros_like(self._dual)
+        self.dual = np.zeros((3, *shape), np.float32)
+        self._older = np.zeros_like(self.dual)
+        self._ahead = np.zeros_like(self.dual)
         self._slabs = [slice(i, min(i + _SLAB, shape[0])) for i in range(0, shape[0], _SLAB)]
         self._work = np.empty((3, _SLAB, *shape[1:]), np.float32)
         self._scalar = np.empty((_SLAB, *shape[1:]), np.float32)
@@ -101,14 +110,14 @@ class Variation:
             total += float(np.sqrt(np.einsum("cxyz,cxyz->xyz", v, v)).sum(dtype=np.float64))
         return total
 
-    def proximal(self, image: Image, weight: float, iterations: int = 5) -> Image:
+    def proximal(self, image: Image, weight: float, iterations: int = 8) -> Image:
         """``argmin_x 1/2 |x - image|^2 + weight sum_r |D x|_2``, nearer with every iteration.
 
         Fast gradient projection of the dual (Beck and Teboulle, IEEE Trans Image Process 2009;18:2419). It starts from
         where the call before ended, so that a few iterations are enough inside a solver that calls it with images
-        which change little. The result does not depend on the memory of ``image``, which stays as it is.
+        which change little. ``image`` stays as it is.
         """
-        ahead, older, dual = self._ahead, self._older, self._dual
+        ahead, older, dual = self._ahead, self._older, self.dual
         ahead[...] = dual
         momentum = 1.0
         primal = np.empty_like(image)
@@ -129,31 +138,27 @@ class Variation:
                 v *= np.float32((momentum - 1.0) / following)
                 np.add(v, dual[:, planes], out=ahead[:, planes])
             momentum = following
-        self._dual, self._older = dual, older
+        self.dual, self._older = dual, older
         primal[...] = image
         self._take_adjoint(dual, primal)
         return primal
 
     def _into_ball(self, vectors: Vectors, radius: float) -> None:
         """Shorten vectors (3, planes, Y, Z) to the radius where they are longer."""
-        if radius == 0.0:
-            vectors[...] = 0.0
-            return
         length, product = self._scalar[: vectors.shape[1]], self._product[: vectors.shape[1]]
         np.multiply(vectors[0], vectors[0], out=length)
         for axis in (1, 2):
             length += np.multiply(vectors[axis], vectors[axis], out=product)
         np.sqrt(length, out=length)
-        length *= np.float32(1.0 / radius)
-        np.maximum(length, np.float32(1.0), out=length)
-        vectors /= length
+        np.maximum(length, np.float32(max(radius, _TINY)), out=length)
+        vectors *= np.divide(np.float32(radius), length, out=length)
 
 
 def tv(
     problem: LeastSquares,
     weight: float,
     iterations: int = 100,
-    tolerance: float = 5e-4,
+    tolerance: float = 1e-3,
     start: Image | None = None,
     progress: Progress | None = None,
 ) -> Image:

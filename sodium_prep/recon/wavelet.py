@@ -67,7 +67,7 @@ def wavelet(
     problem: LeastSquares,
     weight: float,
     iterations: int = 100,
-    tolerance: float = 5e-4,
+    tolerance: float = 1e-3,
     levels: int = 3,
     start: Image | None = None,
     progress: Progress | None = None,

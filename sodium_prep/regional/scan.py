@@ -111,6 +111,7 @@ def quantify_scan(
     fit_receive: bool = False,
     air_point: bool = False,
     registration_sd_mm: float = REGISTRATION_SD_MM,
+    weighted: bool = False,
 ) -> ScanResult:
     """Estimate regional signals, calibrate by every reference there is, and make table and maps.
 
@@ -134,6 +135,9 @@ def quantify_scan(
         Make the mean of air a point of the vials' line, where the air has zero mean.
     registration_sd_mm
         Standard deviation of each rigid motion of the registration as given.
+    weighted
+        The image has no concentration: regions have their uncorrected signal and nothing else. Such a scan has no PSF,
+        and no reference is wanted.
 
     Raises
     ------
@@ -143,7 +147,7 @@ def quantify_scan(
     c = compartments
     of_atlas = [[column[i] for i in c.regions] for column in (c.names, c.hemispheres, c.structures, c.tissues)]
     notes = list(filter(None, [missing_note(groups, *of_atlas)]))
-    wanted = allowed_estimators(scan, estimators, notes)
+    wanted = allowed_estimators(scan, estimators, notes, weighted=weighted)
     maps = [name for name in MAP_NAMES if scan.psf is not None and name in estimators]
     given = scan
     if fit_receive:
@@ -191,7 +195,7 @@ def quantify_scan(
         eyes = measure_eyes(scan, relaxations["vitreous"], eyes_mm)
         add_vitreous_line(lines, scan, eyes, relaxations["vitreous"], notes)
     disagreeing = compare_references(signals, lines, notes)
-    if not lines:
+    if not lines and not weighted:
         notes.append("There is no reference, so nothing is given in mmol/L.")
     tsc, stderr, corrected = _maps(scan, compartments, relaxations, lines, signals)
     table = regional_table(signals, lines)
@@ -220,9 +224,13 @@ def quantify_scan(
     )
 
 
-def allowed_estimators(scan: Scan, estimators: Sequence[str], notes: list[str]) -> list[EstimatorName]:
+def allowed_estimators(
+    scan: Scan, estimators: Sequence[str], notes: list[str], *, weighted: bool = False
+) -> list[EstimatorName]:
     """Estimators that the scan allows; notes say why others are left out."""
     wanted: list[EstimatorName] = ["none"]
+    if weighted:
+        return wanted
     if scan.psf is not None:
         wanted += [n for n in get_args(EstimatorName) if n in estimators and n not in ("none", "kspace")]
     else:

@@ -93,6 +93,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Evans AC, Janke AL, Collins DL, Baillet S. Brain templates and atlases. NeuroImage 2012;62:911-922.",
         "10.1016/j.neuroimage.2012.01.024",
     ),
+    "fessler1996": Source(
+        "Fessler JA, Rogers WL. Spatial resolution properties of penalized-likelihood image reconstruction: "
+        "space-invariant tomographs. IEEE Trans Image Process 1996;5:1346-1358.",
+        "10.1109/83.535846",
+    ),
     "fieller1954": Source(
         "Fieller EC. Some problems in interval estimation. J R Stat Soc B 1954;16:175-185.",
         "10.1111/j.2517-6161.1954.tb00159.x",
@@ -117,11 +122,6 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Gorgolewski KJ, Auer T, Calhoun VD, et al. The brain imaging data structure, a format for organizing and "
         "describing outputs of neuroimaging experiments. Sci Data 2016;3:160044.",
         "10.1038/sdata.2016.44",
-    ),
-    "fessler1996": Source(
-        "Fessler JA, Rogers WL. Spatial resolution properties of penalized-likelihood image reconstruction: "
-        "space-invariant tomographs. IEEE Trans Image Process 1996;5:1346-1358.",
-        "10.1109/83.535846",
     ),
     "gudbjartsson1995": Source(
         "Gudbjartsson H, Patz S. The Rician distribution of noisy MRI data. Magn Reson Med 1995;34:910-914.",
@@ -189,6 +189,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Madelin G, Lee JS, Regatte RR, Jerschow A. Sodium MRI: methods and applications. "
         "Prog Nucl Magn Reson Spectrosc 2014;79:14-47.",
         "10.1016/j.pnmrs.2014.02.001",
+    ),
+    "mueller2022": Source(
+        "Müller HP, Nagel AM, Keidel F, et al. Relaxation-weighted 23Na magnetic resonance imaging maps regional "
+        "patterns of abnormal sodium concentrations in amyotrophic lateral sclerosis. Ther Adv Chronic Dis 2022;13.",
+        "10.1177/20406223221109480",
     ),
     "muellergaertner1992": Source(
         "Müller-Gärtner HW, Links JM, Prince JL, et al. Measurement of radiotracer concentration in brain gray "
@@ -272,6 +277,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Seabold S, Perktold J. Statsmodels: econometric and statistical modeling with Python. "
         "Proc 9th Python in Science Conf 2010:92-96.",
         "10.25080/Majora-92bf1922-011",
+    ),
+    "sijbers1998": Source(
+        "Sijbers J, den Dekker AJ, Scheunders P, Van Dyck D. Maximum-likelihood estimation of Rician distribution "
+        "parameters. IEEE Trans Med Imaging 1998;17:357-361.",
+        "10.1109/42.712125",
     ),
     "thomas2011": Source(
         "Thomas BA, Erlandsson K, Modat M, et al. The importance of appropriate partial volume correction for PET "

@@ -1,4 +1,4 @@
-"""Left against right, and a lesion against the other side, as tables for the participant's page."""
+"""Left against right, a lesion against the other side, weighted signal: tables for the participant's page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+
+from sodium_prep.quant.weighted import CAUTION
 
 _LESION_ROWS: Final = {
     "Lesion": "Lesion",
@@ -35,6 +37,24 @@ def clinical_tables(table: Sequence[Mapping[str, Any]], primary: str | None) -> 
     }
     how = f"{'Corrected for' if estimator == 'labbe' else 'Not corrected for'} partial volume, calibrated by {primary}."
     return [found for found in (_lesion(rows, how), _sides(rows, how)) if found["rows"]]
+
+
+def relative_tables(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The table of a weighted image, if it is one, in the form of :func:`clinical_tables`."""
+    rows = facts.get("relative", ())
+    if not rows:
+        return []
+    reference = f"{rows[0]['reference_region']} of both sides"
+    caption = f"Mean signal over that of {reference}, ± standard error; not corrected for partial volume. {CAUTION}"
+    printed = [
+        [
+            str(row["name"]) + ("" if row["hemisphere"] == "both" else f" {row['hemisphere']}"),
+            _with_error(row["relative_signal"], row["relative_stderr"], 2),
+            "" if row["flag"] == "ok" else str(row["flag"]),
+        ]
+        for row in rows
+    ]
+    return [{"caption": caption, "columns": ["Region", "Relative signal", "Flags"], "rows": printed}]
 
 
 def _lesion(rows: Mapping[tuple[str, str], Mapping[str, Any]], how: str) -> dict[str, Any]:

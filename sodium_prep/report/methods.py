@@ -85,6 +85,10 @@ def build_methods(
             ``kind`` (acquisition, measured, gaussian), ``fwhm_mm`` (tissue to width), ``window``, ``reason``.
         ``relaxation``
             ``field_strength_t``, ``sources`` (free text citations of the values used).
+        ``echoes``
+            ``n_echoes``, ``fitted_voxels`` (model to count), ``law`` (gaussian, rician), ``difference_echoes``.
+        ``weighted``
+            ``weighting`` (IR, TQ).
         ``calibration``
             ``references`` (vials, CSF, vitreous), ``n_vials``, ``intercept`` (free, zero).
         ``regional``
@@ -242,6 +246,29 @@ def _relaxation(step: Step) -> str:
     return text + "; their uncertainties are part of the intervals."
 
 
+def _echoes(step: Step) -> str:
+    both = "biexponential" in step.get("fitted_voxels", {})
+    how = "Rician or non-central chi likelihood {sijbers1998}" if step.get("law") == "rician" else "Gaussian likelihood"
+    text = (
+        f"T2* was fitted to {step.get('n_echoes')} echoes in each voxel by one exponential"
+        f"{' and by two' if both else ''}, by maximum {how}; intervals are 95 % intervals of the profile likelihood."
+    )
+    if step.get("difference_echoes"):
+        text += (
+            " A relaxation-weighted image is the difference of two echoes {mueller2022}, weighted so that the signal "
+            "of fluid vanishes."
+        )
+    return text
+
+
+def _weighted(step: Step) -> str:
+    kind = {"IR": "an inversion-prepared", "TQ": "a multiple-quantum filtered"}[str(step["weighting"])]
+    return (
+        f"The signal of {kind} image is reported relative to that of white matter and not as a concentration: it is "
+        "weighted by relaxation, and no sodium-only method isolates the intracellular compartment {hagiwara2021}."
+    )
+
+
 def _calibration(step: Step) -> str:
     names = {"vials": "external reference vials", "CSF": "cerebrospinal fluid", "vitreous": "the vitreous humour"}
     used = [names.get(str(r), str(r)) for r in step.get("references", ())]
@@ -342,6 +369,8 @@ _WRITERS: Final[dict[str, tuple[str, Callable[[Step], str]]]] = {
     "registration": ("Sodium to anatomy", anatomical.registration),
     "psf": ("Point spread function", _psf),
     "relaxation": ("Relaxation", _relaxation),
+    "echoes": ("Echoes", _echoes),
+    "weighted": ("Weighted images", _weighted),
     "calibration": ("Calibration", _calibration),
     "regional": ("Regional concentration", _regional),
     "comparison": ("Group comparison", _comparison),

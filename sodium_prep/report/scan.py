@@ -19,7 +19,7 @@ from sodium_prep.report.alignment import (
     need,
     paired,
 )
-from sodium_prep.report.clinical import clinical_tables
+from sodium_prep.report.clinical import clinical_tables, relative_tables
 from sodium_prep.report.page import PrintedTable, RegionRow, ReportFigure, ScanReport, SummaryItem
 from sodium_prep.report.qc import evaluate, qc_record
 
@@ -188,12 +188,14 @@ def scan_record(
         "alignment": alignment_record(images, facts, ran),
         "summary": _summary(facts, calibration, field_strength_t),
         "regions": _region_rows(table),
-        "clinical": clinical_tables(table, facts.get("primary")),
+        "clinical": [*clinical_tables(table, facts.get("primary")), *relative_tables(facts)],
+        "weighting": facts.get("weighting", "SQ"),
         "warnings": [
             *warnings,
             *filter(None, [field_note(field_strength_t)]),
             *facts.get("window_notes", []),
             *facts.get("kspace_notes", []),
+            *facts.get("echo_notes", []),
             *facts.get("notes", []),
             *alignment_warnings(facts),
         ],
@@ -211,17 +213,40 @@ def _summary(
     floor = str(facts.get("floor", "zero-mean"))
     if "phase_left" in facts:
         floor += f", complex data ({100 * facts['phase_left']:.1f} % of the power left imaginary)"
-    return [
+    image = [
         ("Reconstruction", str(facts.get("method", ""))),
-        ("Point spread function", (facts.get("psf") or {}).get("reason") or "not known"),
         ("Runs averaged", str(facts.get("n_runs", 1))),
         ("Noise floor", floor + (", removed" if facts.get("floor_corrected") else "")),
         ("Receive profile", _RECEIVE.get(str(facts.get("receive_method")), "not corrected")),
+    ]
+    if facts.get("weighting", "SQ") != "SQ":
+        return [("Kind of image", f"weighted ({facts['weighting']}): no concentration"), *image]
+    return [
+        image[0],
+        ("Point spread function", (facts.get("psf") or {}).get("reason") or "not known"),
+        *image[1:],
+        *_echo_summary(facts.get("echoes", {})),
         ("References", ", ".join(calibration["order"]) or "none"),
         ("Concentration map by", str(facts.get("primary") or "no reference")),
         ("T1 and T2* of tissue", _relaxation_origin(facts.get("relaxation", {}), field_strength_t)),
         ("Tissue fractions", "from the template (no T1w contrast)" if facts.get("prior_driven") else "from the image"),
     ]
+
+
+def _echoes_ran(echoes: Mapping[str, Any]) -> dict[str, Any] | None:
+    if "fitted_voxels" not in echoes:
+        return None
+    facts = {name: echoes[name] for name in ("fitted_voxels", "law", "difference_echoes")}
+    return facts | {"n_echoes": len(echoes["echo_times_s"])}
+
+
+def _echo_summary(echoes: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "fitted_voxels" not in echoes:
+        return []
+    names = {"mono": "one exponential", "biexponential": "two exponentials"}
+    fits = " and ".join(f"{names[model]} in {n} voxels" for model, n in sorted(echoes["fitted_voxels"].items())[::-1])
+    times = ", ".join(f"{1e3 * t:g}" for t in echoes["echo_times_s"])
+    return [("T2* maps", f"{fits}, from echoes at {times} ms")]
 
 
 _RECEIVE: Final = {
@@ -273,7 +298,9 @@ def _what_ran(
         out["calibration"] = {"references": references, "n_vials": len(used)}
         if "vials" in lines:
             out["calibration"]["intercept"] = lines["vials"]["Mode"]
-    out["relaxation"] = {"field_strength_t": field_strength_t, "sources": sources}
+    weighted = facts.get("weighting", "SQ") != "SQ"
+    out["relaxation"] = None if weighted else {"field_strength_t": field_strength_t, "sources": sources}
+    out["echoes"] = _echoes_ran(facts.get("echoes", {}))
     recon = ran.get("recon") or {}
     if recon:
         out["recon"] = {**recon, **{name: facts[name] for name in ("n_coils", "n_runs") if name in facts}}
@@ -290,6 +317,8 @@ def _what_ran(
         out["atlas"] = {**(out.get("atlas") or {}), **facts["atlas"]}
     if psf:
         out["psf"] = {key: psf[key] for key in _PSF_FACTS if key in psf}
+    if weighted:
+        return out
     estimators = [name for name in ran.get("regional", {}).get("estimators", ()) if name == "none" or corrected]
     out["regional"] = {"estimators": estimators, "free_csf": corrected, "noise_covariance": corrected}
     return out
@@ -310,6 +339,9 @@ def scan_report(record: Mapping[str, Any], svgs: Mapping[str, str]) -> ScanRepor
         missing["calibration"] = "there is no calibration by vials"
     if "tsc" not in report["figures"]:
         missing["tsc"] = "there is no reference, so there are no concentrations"
+    if report.get("weighting", "SQ") != "SQ":
+        missing |= dict.fromkeys(("tsc", "calibration", "regions"), "a weighted image has no concentration")
+        missing |= dict.fromkeys(("psf", "residual"), "a weighted image is not corrected for partial volume")
     rows = [
         RegionRow(
             row["region"],

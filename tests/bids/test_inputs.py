@@ -101,6 +101,19 @@ def test_runs_and_echoes_are_sorted_into_series(root):
         collect(root, "01", "01")
 
 
+def test_images_of_one_series_must_be_comparable(root):
+    (root / SODIUM).unlink()
+    names = [SODIUM.replace("sodium_PDw", f"dual_echo-{echo}_MEGRE") for echo in (1, 2)]
+    for name, time in zip(names, (0.0005, 0.025), strict=True):
+        study.put_sodium(root, name, EchoTime=time)
+    study.put_image(root / names[1], matrix=study.affine(4.1))
+    with pytest.raises(InputError, match="another grid than the echo"):
+        collect(root, "01", "01")
+    study.put_sodium(root, names[1], EchoTime=0.025, InversionTime=0.03)
+    with pytest.raises(InputError, match=r"weighted otherwise \(IR\)"):
+        collect(root, "01", "01")
+
+
 def test_nucleus_may_be_in_the_name(root):
     for suffix in (".nii.gz", ".json"):
         (root / SODIUM.replace(".nii.gz", suffix)).unlink()

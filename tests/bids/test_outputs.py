@@ -153,6 +153,9 @@ def _whole_output(out: Path, raw: Path) -> None:
     head = [names.preproc_anat(), names.sodium_image("sodium", "1", "sense")]
     maps = [names.tsc_map("sodium"), names.tsc_map("sodium", stat="stderr"), names.tsc_map("sodium", space="T1w")]
     labels = [names.brain_mask(), names.dseg(), *(names.probseg(tissue) for tissue in ("GM", "WM", "CSF"))]
+    echoes = [names.echo_map("sodium", "T2starmap", which, "cilow", "1") for which in ("all", "fast", "slow")]
+    echoes += [names.echo_map("sodium", suffix, "fast", "value") for suffix in ("fractionmap", "fitflags", "T2starmap")]
+    head += [names.echo_map("sodium", "T2starw", "difference", "value"), *echoes]
     for path in (*head, *maps, *labels, names.atlas_dseg("dk")):
         writers.write_nifti(path, np.zeros((8, 8, 8), np.int16 if "seg" in path.name else np.float32), study.affine())
         in_t1w = "space-T1w" in path.name
@@ -167,7 +170,12 @@ def _whole_output(out: Path, raw: Path) -> None:
         )
         writers.write_json(outputs.json_beside(path), sidecar)
     for extension in (".tsv", ".json"):
-        for path in (names.calibration("sodium", extension=extension), names.table("sodium", None, "dk", extension)):
+        relative = names.path("relative", extension, acq="sodium", seg="dk")
+        for path in (
+            relative,
+            names.calibration("sodium", extension=extension),
+            names.table("sodium", None, "dk", extension),
+        ):
             if extension == ".tsv":
                 writers.write_tsv(path, [{"index": 1}], ["index"])
             else:

@@ -211,12 +211,21 @@ def test_internal_references_need_no_second_concentration(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "weighted"), [({}, False), ({"InversionTime": 0.03}, True), ({"PulseSequenceType": "TQF"}, True)]
+    ("changes", "weighting"),
+    [
+        ({}, "SQ"),
+        ({"InversionTime": 0.03}, "IR"),
+        ({"PulseSequenceType": "TQF"}, "TQ"),
+        ({"SodiumAcquisition": study.SIDECAR["SodiumAcquisition"] | {"Weighting": "TQ"}}, "TQ"),
+    ],
 )
-def test_weighted_images_are_known_as_such(changes, weighted, tmp_path):
+def test_weighted_images_are_known_as_such(changes, weighting, tmp_path):
     root = study.make_study(tmp_path)
     study.put_sodium(root, **changes)
-    assert load_sidecar(root / SODIUM).is_weighted is weighted
+    assert load_sidecar(root / SODIUM).weighting == weighting
+    study.put_sodium(root, InversionTime=0.03, SodiumAcquisition={"Weighting": "SQ"})
+    with pytest.raises(InputError, match="Weighting SQ beside InversionTime"):
+        load_sidecar(root / SODIUM)
 
 
 def test_a_study_gives_its_own_relaxation(tmp_path):

@@ -74,7 +74,7 @@ def _on_grid(volume: np.ndarray, affine: np.ndarray, order: int) -> np.ndarray:
     return ndimage.affine_transform(values, matrix[:3, :3], matrix[:3, 3], (_N_FINE,) * 3, order=order)
 
 
-def _save(path: Path, data: np.ndarray, size_mm: float = _FINE_MM) -> None:
+def save(path: Path, data: np.ndarray, size_mm: float = _FINE_MM) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(data, _affine(data.shape[0], size_mm)), path)
 
@@ -84,7 +84,7 @@ def put_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content))
 
 
-def _head() -> dict[str, np.ndarray]:
+def head_maps() -> dict[str, np.ndarray]:
     """Brain, tissue fractions, labels and scalp on the fine grid."""
     template, atlas = load_template(), load_atlas()
     tissue = np.zeros(int(atlas.labels.max()) + 1, np.uint8)
@@ -102,8 +102,8 @@ def _head() -> dict[str, np.ndarray]:
     return head
 
 
-def _sodium(head: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Concentrations with vials, their k-space cut to voxels of twice the size, with noise."""
+def sodium_image(head: dict[str, np.ndarray], rng: np.random.Generator, decay: float = 1.0) -> np.ndarray:
+    """Concentrations with vials, their k-space cut to voxels of twice the size, with noise of 1."""
     tsc_mM = sum(value * head[name] for name, value in _CONCENTRATIONS_MM.items())
     centres = np.indices(tsc_mM.shape).reshape(3, -1).T * _FINE_MM + _affine(_N_FINE, _FINE_MM)[:3, 3]
     for value, centre in _VIALS.values():
@@ -113,7 +113,7 @@ def _sodium(head: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray
     frequency = np.fft.fftfreq(n) * n
     shift = np.exp(1j * np.pi * frequency / _N_FINE)  # the first coarse voxel lies half a fine one further on
     index = frequency.astype(int)
-    kspace = np.fft.fftn(tsc_mM)[np.ix_(index, index, index)] * np.einsum("i,j,k->ijk", shift, shift, shift)
+    kspace = decay * np.fft.fftn(tsc_mM)[np.ix_(index, index, index)] * np.einsum("i,j,k->ijk", shift, shift, shift)
     image = np.fft.ifftn(kspace) / 8.0 + rng.normal(size=(n, n, n)) + 1j * rng.normal(size=(n, n, n))
     return np.abs(image).astype(np.float32)
 
@@ -123,18 +123,18 @@ def make_study(root: Path, labels: tuple[str, ...] = ("01", "02")) -> Path:
     raw, given = root / "raw", root / "derivatives"
     put_json(raw / "dataset_description.json", {"Name": "coarse", "BIDSVersion": "1.10.0"})
     put_json(given / "dataset_description.json", {"Name": "given", "BIDSVersion": "1.10.0"})
-    head = _head()
+    head = head_maps()
     t1w = (70 * head["gm"] + 100 * head["wm"] + 25 * head["csf"] + 80 * head["scalp"]).astype(np.float32)
     for seed, label in enumerate(labels):
         rng = np.random.default_rng(seed)
-        _save(raw / T1W.format(label), t1w + rng.normal(size=t1w.shape).astype(np.float32))
-        _save(raw / SODIUM.format(label), _sodium(head, rng), 2 * _FINE_MM)
+        save(raw / T1W.format(label), t1w + rng.normal(size=t1w.shape).astype(np.float32))
+        save(raw / SODIUM.format(label), sodium_image(head, rng), 2 * _FINE_MM)
         put_json(raw / SIDECAR.format(label), sidecar())
         stem = given / f"sub-{label}" / "anat" / f"sub-{label}"
-        _save(Path(f"{stem}_desc-brain_mask.nii.gz"), head["brain"].astype(np.uint8))
-        _save(Path(f"{stem}_desc-aparcaseg_dseg.nii.gz"), head["labels"])
+        save(Path(f"{stem}_desc-brain_mask.nii.gz"), head["brain"].astype(np.uint8))
+        save(Path(f"{stem}_desc-aparcaseg_dseg.nii.gz"), head["labels"])
         for tissue in ("gm", "wm", "csf"):
-            _save(Path(f"{stem}_label-{tissue.upper()}_probseg.nii.gz"), head[tissue])
+            save(Path(f"{stem}_label-{tissue.upper()}_probseg.nii.gz"), head[tissue])
         Path(f"{stem}_acq-sodium_from-sodium_to-T1w_mode-image_xfm.txt").write_text(_IDENTITY)
     return root
 

@@ -5,6 +5,7 @@ import pytest
 
 from sodium_prep.recon.gridding import grid_image
 from sodium_prep.recon.recognise import measured_trajectory
+from sodium_prep.recon.trajectory import radial_weights
 from tests.recon.analytic import Ellipsoid, small_trajectory
 from tests.recon.designs import design
 
@@ -89,3 +90,18 @@ def test_volume_and_place_in_the_region():
     assert replace(given, region="ellipsoid").volume_per_mm3 == pytest.approx(given.volume_per_mm3 / 1.5)
     corner = replace(given, k_per_mm=np.float32([[[0.03125, 0.0, 0.05], [0.0, 0.0625, -0.025], [0.0, 0.05, 0.0]]]))
     np.testing.assert_allclose(corner.k_relative, [[1.0, 1.0, 0.8]], rtol=1e-6)
+
+
+def test_spokes_bent_by_delays_of_the_gradients_stay_spokes():
+    straight = small_trajectory(600, 200)
+    step = straight.time_s[1]
+    k = np.stack(
+        [
+            [np.interp(straight.time_s - delay * step, straight.time_s, one) for one in straight.k_per_mm[..., axis]]
+            for axis, delay in enumerate((0.0, 0.3, 0.6))
+        ],
+        axis=-1,
+    )
+    found = measured_trajectory(k, straight.time_s)
+    expected = radial_weights(np.linalg.norm(k, axis=2), 600)
+    np.testing.assert_allclose(found.weights_mm3, expected, rtol=1e-6, atol=1e-9 * expected.max())
