@@ -1,17 +1,18 @@
 """Cost of reconstruction at the size of a clinical sodium scan, against BART and sigpy where they are installed.
 
 The problem is that of :mod:`benchmarks.recon_problem`. Every case runs in a process of its own, whose peak memory is
-that of the case with its data. BART is its command line, with reading and writing of files; sigpy's conjugate gradients
-are its measured transforms times their number. The peers' images are compared after a fitted scale, ours as they are.
+that of the case with its data; "as ref" is its CPU time at the speed of the machine that the goals are stated for, by a
+transform timed before and after it. BART is its command line, with reading and writing of files; sigpy's conjugate
+gradients are its measured transforms times their number. The peers' images are compared after a fitted scale.
 
-Usage: python -m benchmarks.recon [FOLDER]     FOLDER keeps the test data for the next run (250 MB)
+Usage: python -m benchmarks.recon [--folder FOLDER] [operators] [steps] [methods]
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -19,11 +20,21 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from scipy import fft
 
 from benchmarks import recon_peers as peers
 from benchmarks.recon_problem import SHAPE, VOXEL_MM, load, make, spokes
 
 ITERATIONS = 20
+YARDSTICK = 0.031
+HEADING = f"\n{'':34}     CPU    wall  as ref peak MB   error"
+METHODS = (
+    *((name, n_coils, 1) for n_coils in (1, 8) for name in ("gridding", "sense", "agr", "tv", "wavelet")),
+    ("gridding", 32, 1),
+    ("sense", 32, 1),
+    ("sense", 8, 2),
+    ("agr", 8, 2),
+)
 
 
 def in_own_process(function, *arguments):
@@ -33,8 +44,16 @@ def in_own_process(function, *arguments):
 
 
 def _with_peak(function, *arguments):
+    before = _yardstick()
     figures = function(*arguments) or {}
-    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, **figures}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return {"peak": peak, "speed": 2.0 * YARDSTICK / (before + _yardstick()), **figures}
+
+
+def _yardstick() -> float:
+    """CPU seconds of a transform that took ``YARDSTICK`` on the machine that the goals are stated for."""
+    cube = np.ones((160, 160, 160), np.complex64)
+    return timed(fft.fftn, cube, repeats=7)["cpu"]
 
 
 def timed(function, *arguments, repeats=1):
@@ -122,25 +141,32 @@ def conjugate_gradients(folder: Path, n_coils: int, workers: int):
     return {**cost, "step": seconds / ITERATIONS, "error": problem.error(x)}
 
 
-def method(folder: Path, n_coils: int):
-    """A whole reconstruction, from samples to image and noise."""
-    from sodium_prep.recon.reconstruct import reconstruct
+def method(folder: Path, name: str, n_coils: int, workers: int):
+    """A whole reconstruction by the command line's defaults, from samples to image and noise map."""
+    from sodium_prep.recon.reconstruct import Options, reconstruct
 
     problem = load(folder, n_coils)
-    cost = timed(reconstruct, problem.raw)
-    return {**cost, "error": problem.error(cost.pop("result").image)}
+    raw, guide = problem.raw, problem.guide if name == "agr" else None
+    problem.maps = None
+    start, until = time.process_time(), {}
+
+    def progress(what, _number, _of):
+        until.setdefault(what, time.process_time() - start)
+
+    cost = timed(reconstruct, raw, Options(method=name, guide=guide, workers=workers), progress)
+    error = problem.error(cost.pop("result").image)
+    return {**cost, "error": error, "image": until.get("noise map", cost["cpu"])}
 
 
 def _figures(name, cost, more=""):
     error = f"{cost['error']:.3f}"
-    print(f"{name:34}{cost['cpu']:8.1f}{cost['wall']:8.1f}{cost['peak']:8.0f}{error:>8}  {more}", flush=True)
+    print(
+        f"{name:34}{cost['cpu']:8.1f}{cost['wall']:8.1f}{cost['cpu'] * cost['speed']:8.1f}{cost['peak']:8.0f}{error:>8}  {more}",
+        flush=True,
+    )
 
 
-def report(folder: Path) -> None:
-    print(f"{spokes().k_per_mm[..., 0].size / 1e6:.1f} M samples, grid {SHAPE}; CPU seconds of one thread")
-    for there, name in ((peers.has_bart(), "BART"), (peers.has_sigpy(), "sigpy")):
-        if not there:
-            print(f"{name} is not installed: no comparison with it")
+def report_operators(folder: Path) -> None:
     figures = in_own_process(operators, folder)
     rows = figures["rows"]
     ours = rows["sodium_prep"]["times"]
@@ -152,10 +178,14 @@ def report(folder: Path) -> None:
     build, normal, error = figures["normal"]
     print(
         f"setup of the pair {rows['sodium_prep']['setup']:.2f}; normal operator {normal:.3f}, error {error:.1e},"
-        f" {sum(ours) / normal:.1f} times faster than the pair; its kernel {build:.2f}"
+        f" {sum(ours) / normal:.1f} times faster than the pair; its kernel {build:.2f}",
+        flush=True,
     )
-    print(f"\n{'':34}     CPU    wall peak MB   error")
-    for n_coils in (1, 8, 32):
+
+
+def report_steps(folder: Path) -> None:
+    print(HEADING)
+    for n_coils in (8, 1, 32):
         for workers in (1, 2):
             cost = in_own_process(conjugate_gradients, folder, n_coils, workers)
             more = f"{cost['step']:.3f} per step"
@@ -163,24 +193,43 @@ def report(folder: Path) -> None:
             if n_coils == 8 and peers.has_bart():
                 options = ("-l2", "-r", "0", "-i", str(ITERATIONS))
                 bart = in_own_process(peers.bart_pics, folder, n_coils, workers, *options)
-                _figures(f"    bart pics, threads {workers}", bart, f"{bart['cpu'] / cost['cpu']:.1f} times ours")
-            if n_coils == 8 and "sigpy" in rows and workers == 1:
-                seconds = n_coils * (
-                    (ITERATIONS + 1) * rows["sigpy"]["times"][1] + ITERATIONS * rows["sigpy"]["times"][0]
+                ratio = f"CPU {bart['cpu'] / cost['cpu']:.1f}, wall {bart['wall'] / cost['wall']:.1f} times ours"
+                _figures(f"    bart pics, threads {workers}", bart, ratio)
+            if n_coils == 8 and workers == 1 and peers.has_sigpy():
+                pair = in_own_process(peers.sigpy_pair, folder)
+                seconds = n_coils * (ITERATIONS * (pair["forward"] + pair["adjoint"]) + pair["adjoint"])
+                print(
+                    f"    sigpy, from its transforms{seconds:16.0f}{seconds / cost['cpu']:32.0f} times ours", flush=True
                 )
-                print(f"    sigpy, from its transforms {seconds:14.0f}   {seconds / cost['cpu']:.0f} times ours")
-    for n_coils in (1, 8, 32):
-        _figures(f"gridding, coils {n_coils}", in_own_process(method, folder, n_coils))
+
+
+def report_methods(folder: Path) -> None:
+    print(HEADING)
+    for name, n_coils, workers in METHODS:
+        cost = in_own_process(method, folder, name, n_coils, workers)
+        _figures(f"{name}, coils {n_coils}, threads {workers}", cost, f"{cost['image']:.1f} without noise map")
+
+
+PARTS = {"operators": report_operators, "steps": report_steps, "methods": report_methods}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all by default")
+    parser.add_argument("--folder", type=Path, help="keeps the test data for the next run (200 MB)")
+    arguments = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(sys.argv[1] if len(sys.argv) > 1 else temporary)
+        folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         in_own_process(make, folder)
-        report(folder)
+        print(f"{spokes().k_per_mm[..., 0].size / 1e6:.1f} M samples, grid {SHAPE}; CPU seconds of one thread")
+        for there, name in ((peers.has_bart(), "BART"), (peers.has_sigpy(), "sigpy")):
+            if not there:
+                print(f"{name} is not installed: no comparison with it")
+        for part in arguments.parts or PARTS:
+            PARTS[part](folder)
 
 
 if __name__ == "__main__":

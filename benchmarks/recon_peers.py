@@ -105,3 +105,10 @@ def sigpy_nufft(image, samples, problem: Problem) -> tuple[dict, dict]:
         result = function()
         costs.append({"cpu": time.process_time() - start, "result": result})
     return costs[0], costs[1]
+
+
+def sigpy_pair(data: Path) -> dict[str, float]:
+    """CPU seconds of sigpy's two transforms for one coil."""
+    problem = load(data, 1)
+    forward, adjoint = sigpy_nufft(problem.truth.astype(np.complex64), problem.raw.kspace[0], problem)
+    return {"forward": forward["cpu"], "adjoint": adjoint["cpu"]}

@@ -22,6 +22,8 @@ SHAPE, VOXEL_MM = (80, 80, 80), (3.0, 3.0, 3.0)
 N_SPOKES, N_SAMPLES = 8000, 400
 NOISE = 4.0
 """Standard deviation of the noise in the gridded image, mM."""
+_T1W = {"scalp": 0.9, "csf": 0.2, "gm": 0.6, "wm": 1.0, "ventricle": 0.2, "hippocampus": 0.6, "deep": 0.7}
+"""Shades of the anatomical image, which does not show lesions and vials."""
 _PERIOD_MM = 480.0
 _AFFINE = np.diag([*VOXEL_MM, 1.0])
 _AFFINE[:3, 3] = [-v * (n // 2) for v, n in zip(VOXEL_MM, SHAPE, strict=True)]
@@ -56,16 +58,19 @@ def make(folder: Path) -> None:
     for number, shift in enumerate(_waves()[0]):
         moved = replace(trajectory, k_per_mm=trajectory.k_per_mm - shift.astype(np.float32))
         np.save(folder / f"wave{number}.npy", analytic_kspace(ANALYTIC_HEAD, moved))
+    shades = [replace(e, concentration_mM=_T1W.get(e.name.split("-")[0], 0.0)) for e in ANALYTIC_HEAD]
+    np.save(folder / "guide.npy", analytic_image([e for e in shades if e.concentration_mM], SHAPE, _AFFINE, 2))
     np.save(folder / "truth.npy", analytic_image(ANALYTIC_HEAD, SHAPE, _AFFINE))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Problem:
     """A scan with its truth: maps of unit norm, and the image sought, concentration times receive profile."""
 
     raw: RawData
     maps: np.ndarray
     truth: np.ndarray
+    guide: np.ndarray
 
     def error(self, image, free_scale=False) -> float:
         """Root mean square error in the head over that of an image of zeros."""
@@ -86,7 +91,7 @@ def load(folder: Path, n_coils: int) -> Problem:
             image += factor * wave
     profile = np.sqrt(np.sum(np.abs(maps) ** 2, axis=0))
     maps /= profile
-    return Problem(_scan(folder, share), maps, np.load(folder / "truth.npy") * profile)
+    return Problem(_scan(folder, share), maps, np.load(folder / "truth.npy") * profile, np.load(folder / "guide.npy"))
 
 
 def _scan(folder: Path, share) -> RawData:
