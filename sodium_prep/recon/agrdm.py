@@ -35,6 +35,7 @@ Shape = tuple[int, int, int]
 Voxel = tuple[float, float, float]
 
 _BINS: Final = 64
+"""Radii at which the time is looked up."""
 _IMAGE_STEPS: Final = 10
 _RATIO_STEPS: Final = 8
 """In each unknown between two looks at the data."""
@@ -47,6 +48,7 @@ _TOLD: Final = (0.075, 0.99)
 _SIGNAL: Final = 3.0
 """Standard deviations of the noise above which a T2* is told."""
 _ROUNDING: Final = 1e-6
+"""Part of the data term that single precision may change it by."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,10 @@ class _Path:
     """What echoes with the same trajectory share.
 
     ``operator`` is exact. Near it is one whose samples lie on the frequencies of the grid, each taken at the mean time
-    at which a readout passes its radius: ``on_grid`` (L, X, Y, Z // 2 + 1) are the courses at these times, lifted so
-    that this operator bounds the exact one. Where spokes are apart they lie too densely on themselves: with a constant
-    number of them the exact operator's eigenvalues grow from 1 as the square of the radius; ``gain`` (samples).
+    at which the readouts pass its radius. ``on_grid`` (L, X, Y, Z // 2 + 1) are the courses at these times, lifted so
+    that the exact operator lies below: where readouts are farther apart than the field of view asks for, a sample
+    stands for more of k-space than it can be told from, and the exact operator's eigenvalues grow from 1 as the square
+    of the radius up to the largest.
     """
 
     basis: TimeBasis
@@ -392,9 +395,11 @@ def agrdm(
     voxel_mm
         Of the grid.
     weight
-        Of directional total variation, in the units of the image; see :func:`sodium_prep.recon.agr.agr`.
+        Of directional total variation, in the units of the image. ``noise_sd`` for two echoes, which together weigh
+        nearly twice as much as the one of :func:`sodium_prep.recon.agr.agr`. Half of it leaves noise that lifts T2* by
+        some percent.
     noise_sd
-        Standard deviation of the noise in one echo's gridded image.
+        Standard deviation of the noise in the gridded image of one echo.
     guide
         T1w image (X, Y, Z) on the grid of the sodium image; None for priors that know no anatomy.
     ratio_step

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sodium_prep.recon import agrdm as module
 from sodium_prep.recon.agr import agr
 from sodium_prep.recon.agrdm import DecayData, Echo, agrdm
 from sodium_prep.recon.encoding import Encoding, LeastSquares, least_squares
@@ -131,6 +132,24 @@ def test_decay_beyond_what_can_be_told_is_flagged_and_no_number(t2star_s, flag):
     within = _depth(body) < 0.7
     assert np.mean(found.clipped[within] == flag) > 0.95
     assert np.isnan(found.t2star_s[within & (found.clipped != 0)]).all()
+
+
+def test_steps_that_go_too_far_are_taken_back(monkeypatch):
+    """With an approximation far below the data term each round would end farther from the solution."""
+    body = Ellipsoid(100.0, (70.0, 70.0, 70.0))
+    echoes = _scan([(body, 0.020)])
+    expected = agrdm(echoes, (GRID_MM,) * 3, 1.0, NOISE, rounds=3)
+    build = module._path
+
+    def flat(*arguments):
+        path = build(*arguments)
+        return replace(path, on_grid=0.3 * path.on_grid)
+
+    monkeypatch.setattr(module, "_path", flat)
+    found = agrdm(echoes, (GRID_MM,) * 3, 1.0, NOISE, rounds=7)
+    within = _depth(body) < 0.7
+    assert found.image[within].mean() == pytest.approx(expected.image[within].mean(), rel=0.01)
+    assert found.t2star_s[within].mean() == pytest.approx(expected.t2star_s[within].mean(), rel=0.03)
 
 
 def test_refusals(small):
