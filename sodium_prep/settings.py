@@ -13,10 +13,14 @@ from sodium_prep.errors import UsageError
 Estimator = Literal["none", "gtm", "labbe", "joint", "kspace", "mg", "rbv", "mtc", "iy", "rl", "vc", "mlts"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
 ReceiveProfile = Literal["auto", "pair", "reciprocity", "fit", "none"]
-ReconMethod = Literal["auto", "gridding", "vendor"]
+ReconMethod = Literal["auto", "gridding", "sense", "wavelet", "tv", "agr", "vendor"]
+KspaceMethod = Literal["gridding", "sense", "wavelet", "tv", "agr"]
 Registration = Literal["ants", "greedy"]
 RegionPreset = Literal["main", "lobes", "ad", "als", "epilepsy", "deepgrey"]
 
+GUIDED_METHODS: tuple[KspaceMethod, ...] = ("agr",)
+"""Those that need an anatomical image."""
+KSPACE_METHODS: tuple[KspaceMethod, ...] = get_args(KspaceMethod)
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 DEFAULT_ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "joint")
 CHECKS: tuple[Check, ...] = ("sides",)
@@ -54,8 +58,9 @@ class Settings(BaseModel):
         TOML file with sidecar keys that hold for the whole study.
     anat_contrast
         Suffix of the proton image to use; None takes T1w, otherwise the best there is.
-    recon, recon_filter
-        Reconstruction of k-space and the window applied to it.
+    recon, recon_filter, recon_strength
+        Reconstruction of k-space, the window of gridding, and the strength of a prior in units of the noise; None takes
+        that of the method.
     reference
         References to report; each that the data allow gives its own rows.
     receive_profile
@@ -100,6 +105,7 @@ class Settings(BaseModel):
     anat_contrast: str | None = None
     recon: ReconMethod = "auto"
     recon_filter: Literal["none", "hamming"] = "none"
+    recon_strength: float | None = Field(default=None, gt=0.0, lt=1000.0)
     reference: tuple[ReferenceName, ...] = REFERENCES
     receive_profile: ReceiveProfile = "auto"
     air_point: bool = False
@@ -125,6 +131,11 @@ class Settings(BaseModel):
     clean_workdir: bool = False
     dry_run: bool = False
     version: str
+
+    @property
+    def kspace_method(self) -> KspaceMethod:
+        """How k-space is reconstructed where there is any."""
+        return "gridding" if self.recon == "auto" or self.recon == "vendor" else self.recon
 
     def to_toml(self) -> str:
         """The settings as TOML text that :func:`read_toml` reads back."""

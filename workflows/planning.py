@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from sodium_prep.atlas.bundled import FREESURFER_ATLAS, TEMPLATE_NAME
 from sodium_prep.bids.records import SessionInputs, SodiumSeries
-from sodium_prep.bids.sidecar import merged_metadata
+from sodium_prep.bids.sidecar import SodiumSidecar, merged_metadata
 from sodium_prep.settings import Settings
 from sodium_prep.workflows.anatomy import registers_to_template
 from sodium_prep.workflows.psf import choose_psf
@@ -84,6 +84,9 @@ def plan_series(
         label=f"{session}{label}",
         files=tuple(run.files[0].path for run in series.runs),
         kspace=kspace,
+        method=settings.kspace_method,
+        strength=settings.recon_strength,
+        described=tuple(_raw_description(run.sidecar) for run in series.runs),
         other_parts=other_parts,
         acquisition=asdict(facts.acquisition),
         relaxation=sidecar.relaxation_given(),
@@ -107,7 +110,7 @@ def plan_series(
         ran={
             "software": {"sodium_prep": settings.version, **_versions()},
             "recon": {
-                "method": "gridding" if kspace else "vendor",
+                "method": settings.kspace_method if kspace else "vendor",
                 "complex": any(other_parts),
                 "trajectory": facts.acquisition.trajectory if facts.psf_known else None,
                 "n_spokes": block.number_of_spokes,
@@ -187,6 +190,12 @@ def _versions() -> dict[str, str]:
     """Versions of the programs that do the work."""
     programs = ("nipype", "nibabel", "antspyx", "picsl_greedy", "finufft", "numpy", "scipy")
     return {name: version(name) for name in programs}
+
+
+def _raw_description(sidecar: SodiumSidecar) -> dict[str, Any]:
+    """What a sidecar says of raw data, as values that a step hashes: of a file by its content."""
+    fields = {name: value for name, value in asdict(sidecar.raw_description()).items() if value is not None}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
 
 
 def _vial_fields(vial: Any) -> dict[str, Any]:

@@ -21,6 +21,10 @@ _ONE_FOR_ALL = (
     "One image of a point stands for all tissues. They decay differently during the readout: in simulations that costs "
     "12 % in grey matter without a window on k-space and 6 % with a Hamming window. Give one for each of GM, WM, CSF."
 )
+_NONLINEAR = (
+    "A reconstruction by {} has no single point spread function: it shows a bright point sharper than a faint one. "
+    "Values corrected for partial volume are less sure than with --recon gridding or sense."
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,10 @@ def choose_psf(sidecar: SodiumSidecar, facts: AcquisitionFacts, settings: Settin
     if files:
         reason = f"given as an image of a point by {option}: {', '.join(path.name for path in files.values())}"
         return PsfPlan("measured", reason, files=files, warnings=(_ONE_FOR_ALL,) if set(files) == {ALL} else ())
+    if kspace and settings.kspace_method != "gridding":
+        method = settings.kspace_method
+        reason = f"measured by points added to the data of this scan ({method})"
+        return PsfPlan("measured", reason, warnings=() if method == "sense" else (_NONLINEAR.format(method),))
     if facts.psf_known:
         return PsfPlan("acquisition", computed_reason(facts.acquisition), sought=not kspace)
     lacking = f"not known ({', '.join(facts.missing)} missing)"

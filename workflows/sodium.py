@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sodium_prep.settings import GUIDED_METHODS, KspaceMethod
 from sodium_prep.workflows.psf import PsfPlan
 
 ReceiveMethod = Literal["pair", "reciprocity", "fit", "none"]
@@ -26,6 +27,10 @@ class SeriesPlan:
         Image or k-space file of each run.
     kspace
         Whether they are k-space.
+    method, strength
+        How k-space is reconstructed, and the strength of a prior where it is not the method's own.
+    described
+        For each k-space file, fields of :class:`sodium_prep.recon.description.RawDescription`.
     other_parts
         For each image, the ``phase`` or ``imaginary`` part that makes complex data with it, or nothing.
     acquisition, psf_known
@@ -63,7 +68,10 @@ class SeriesPlan:
     psf: PsfPlan
     vials: tuple[dict[str, Any], ...]
     vials_placed: bool
+    described: tuple[dict[str, Any], ...] = ()
     other_parts: tuple[dict[str, Path], ...] = ()
+    method: KspaceMethod = "gridding"
+    strength: float | None = None
     n_channels: int = 1
     acq: str = ""
     suffix: str = "PDw"
@@ -83,7 +91,17 @@ class SeriesPlan:
     @property
     def rec(self) -> str:
         """Label of the reconstruction in file names."""
-        return "gridding" if self.kspace else "vendor"
+        return self.method if self.kspace else "vendor"
+
+    @property
+    def points_wanted(self) -> bool:
+        """Whether the reconstruction has to tell its point spread functions."""
+        return self.kspace and self.psf.kind == "measured" and self.psf.files is None
+
+    @property
+    def guided(self) -> bool:
+        """Whether the anatomical image takes part in the reconstruction."""
+        return self.kspace and self.method in GUIDED_METHODS
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,7 @@ _SHOWN = ("template_affine", "template_warped", "atlas_record")
 SERIES_INPUTS = (*_ANATOMY, "head_mask", *_SHOWN, "to_template", "anatomy_reports")
 _FROM_QUANTIFY = ("transform", "acquisition", "table", "calibration", "tsc", "tsc_stderr", "corrected")
 _MOVED = ("tsc_t1w", "tsc_spaces", "corrected_t1w", "corrected_spaces")
-SERIES_OUTPUTS = ("sodium", *_FROM_QUANTIFY, *_MOVED, "quality", "figures")
+SERIES_OUTPUTS = ("sodium", "noise", "psf_files", "psf_tissues", *_FROM_QUANTIFY, *_MOVED, "quality", "figures")
 
 
 def init_series_wf(
@@ -154,8 +172,8 @@ def init_series_wf(
 
     Outputs
     -------
-    sodium, transform, acquisition, table, calibration, tsc, tsc_stderr, corrected, tsc_t1w, tsc_spaces, corrected_t1w,
-    corrected_spaces, quality, figures
+    sodium, noise, psf_files, psf_tissues, transform, acquisition, table, calibration, tsc, tsc_stderr, corrected,
+    tsc_t1w, tsc_spaces, corrected_t1w, corrected_spaces, quality, figures
         What is saved; the maps in template spaces in the order of ``spaces``.
     """
     from nipype.interfaces.utility import IdentityInterface, Merge
@@ -168,13 +186,20 @@ def init_series_wf(
     inputnode = Node(IdentityInterface(fields, mandatory_inputs=False), name="inputnode")
     outputnode = Node(IdentityInterface(list(SERIES_OUTPUTS), mandatory_inputs=False), name="outputnode")
     window = _window(plan)
-    image, reports = _image_chain(workflow, plan, window, kspace_filter, seed)
-    registered = _registration(workflow, plan, inputnode, image, reports, ignore_sides, seed, n_threads)
+    chain = _image_chain(workflow, plan, window, kspace_filter, seed, n_threads)
+    registered = _registration(workflow, plan, inputnode, chain, ignore_sides, seed, n_threads)
+    if plan.guided:
+        chain = _guided_chain(workflow, plan, inputnode, chain, registered, seed, n_threads)
+    image, reports = chain.image, chain.reports
 
     quant = _quantification(plan, references, estimators, groups)
     if window is not None:
         found = [(name, name) for name in ("acquisition", "psf_kind", "psf_reason", "psf_width_sd")]
         workflow.connect([(window, quant, found)])
+    if plan.points_wanted:
+        quant.inputs.psf_own = plan.method != "gridding"
+        points = [(name, name) for name in ("psf_files", "psf_tissues")]
+        workflow.connect([(chain.runs[0], quant, points), (chain.runs[0], outputnode, points)])
     workflow.connect(registered, "out_file", quant, "transform")
     if plan.transform is None:
         workflow.connect(registered, "motion_sd_mm", quant, "registration_sd_mm")
@@ -207,24 +232,7 @@ def init_series_wf(
         other = _resampled(workflow, "sodium_second", (image, "out_file"), second, (inputnode, "t1w"))
         workflow.connect(other, "out_file", page, "sodium_second")
     if references:
-        tsc = (quant, "tsc")
-        tsc_t1w = _resampled(workflow, "tsc_t1w", tsc, to_t1w, (inputnode, "t1w"))
-        workflow.connect(tsc_t1w, "out_file", page, "tsc_t1w")
-        if in_t1w:
-            workflow.connect(quant, "corrected", tsc_t1w, "more_files")
-            ends = [("out_file", "tsc_t1w"), ("more_out", "corrected_t1w")]
-            workflow.connect([(tsc_t1w, outputnode, ends)])
-        maps = Node(Merge(max(len(spaces), 1)), name="tsc_spaces")
-        corrected = Node(Merge(max(len(spaces), 1)), name="corrected_spaces")
-        for number, space in enumerate(spaces, start=1):
-            chain = [*to_t1w, (inputnode, "to_template")]
-            chain += [(inputnode, f"to_{space.label}")] if space.template else []
-            node = _resampled(workflow, f"tsc_{space.label}", tsc, chain, space)
-            workflow.connect(quant, "corrected", node, "more_files")
-            workflow.connect(node, "out_file", maps, f"in{number}")
-            workflow.connect(node, "more_out", corrected, f"in{number}")
-        workflow.connect(maps, "out", outputnode, "tsc_spaces")
-        workflow.connect(corrected, "out", outputnode, "corrected_spaces")
+        _concentration_maps(workflow, inputnode, outputnode, quant, page, to_t1w, in_t1w, spaces)
     gathered = Node(Merge(len(reports) + 1), name="reports")
     for number, (node, output) in enumerate(reports, start=1):
         workflow.connect(node, output, gathered, f"in{number}")
@@ -235,7 +243,7 @@ def init_series_wf(
             (inputnode, page, [(item, item) for item in (*_ANATOMY, *_SHOWN)]),
             (image, page, [("out_file", "sodium")]),
             (quant, page, [("residual", "residual"), ("table", "table"), ("calibration", "calibration")]),
-            (image, outputnode, [("out_file", "sodium")]),
+            (image, outputnode, [("out_file", "sodium"), ("noise_file", "noise")]),
             (quant, outputnode, [(item, item) for item in _FROM_QUANTIFY]),
             (page, outputnode, [("quality", "quality"), ("figures", "figures")]),
         ]
@@ -243,12 +251,45 @@ def init_series_wf(
     return workflow
 
 
+def _concentration_maps(
+    workflow: Any,
+    inputnode: Any,
+    outputnode: Any,
+    quant: Any,
+    page: Any,
+    to_t1w: list[tuple[Any, str]],
+    in_t1w: bool,
+    spaces: Sequence[MapSpace],
+) -> None:
+    """Maps in mM on the anatomical grid, for the page too, and on those of templates."""
+    from nipype.interfaces.utility import Merge
+    from nipype.pipeline.engine import Node
+
+    tsc = (quant, "tsc")
+    tsc_t1w = _resampled(workflow, "tsc_t1w", tsc, to_t1w, (inputnode, "t1w"))
+    workflow.connect(tsc_t1w, "out_file", page, "tsc_t1w")
+    if in_t1w:
+        workflow.connect(quant, "corrected", tsc_t1w, "more_files")
+        ends = [("out_file", "tsc_t1w"), ("more_out", "corrected_t1w")]
+        workflow.connect([(tsc_t1w, outputnode, ends)])
+    maps = Node(Merge(max(len(spaces), 1)), name="tsc_spaces")
+    corrected = Node(Merge(max(len(spaces), 1)), name="corrected_spaces")
+    for number, space in enumerate(spaces, start=1):
+        way = [*to_t1w, (inputnode, "to_template")]
+        way += [(inputnode, f"to_{space.label}")] if space.template else []
+        node = _resampled(workflow, f"tsc_{space.label}", tsc, way, space)
+        workflow.connect(quant, "corrected", node, "more_files")
+        workflow.connect(node, "out_file", maps, f"in{number}")
+        workflow.connect(node, "more_out", corrected, f"in{number}")
+    workflow.connect(maps, "out", outputnode, "tsc_spaces")
+    workflow.connect(corrected, "out", outputnode, "corrected_spaces")
+
+
 def _registration(
     workflow: Any,
     plan: SeriesPlan,
     inputnode: Any,
-    image: Any,
-    reports: list[tuple[Any, str]],
+    chain: _Chain,
     ignore_sides: bool,
     seed: int,
     n_threads: int,
@@ -269,11 +310,11 @@ def _registration(
         coreg.inputs.proton = str(plan.proton)
     workflow.connect(
         [
-            (image, coreg, [("out_file", "in_file")]),
+            (chain.image, coreg, [("out_file", "in_file")]),
             (inputnode, coreg, [(item, item) for item in ("t1w", "brain_mask", "gm", "wm", "csf")]),
         ]
     )
-    reports.append((coreg, "report_file"))
+    chain.reports.append((coreg, "report_file"))
     return coreg
 
 
@@ -314,7 +355,7 @@ def _quantification(
         imaginary = [others["imaginary"] for others in plan.other_parts if "imaginary" in others]
         quant.inputs.stored_files = [str(path) for path in (*plan.files, *imaginary)]
     elif "kspace" in estimators:
-        quant.inputs.kspace_file = str(plan.files[0])
+        quant.inputs.kspace_file, quant.inputs.described = str(plan.files[0]), plan.described[0]
     return quant
 
 
@@ -372,43 +413,117 @@ def _scanner_images(workflow: Any, plan: SeriesPlan, window: Any) -> tuple[list[
     return runs, reports
 
 
-def _image_chain(
-    workflow: Any, plan: SeriesPlan, window: Any, kspace_filter: str, seed: int
-) -> tuple[Any, list[tuple[Any, str]]]:
-    """Read or reconstruct every run, average, take off the receive profile; the last node and the reports."""
+@dataclass
+class _Chain:
+    """Nodes from the runs of a series to one image.
+
+    Attributes
+    ----------
+    runs
+        One node for each run.
+    image
+        The last node.
+    reports
+        Nodes with the names of their outputs.
+    average
+        Node that averages the runs; None for one.
+    """
+
+    runs: list[Any]
+    image: Any
+    reports: list[tuple[Any, str]]
+    average: Any = None
+
+
+def _image_chain(workflow: Any, plan: SeriesPlan, window: Any, kspace_filter: str, seed: int, n_threads: int) -> _Chain:
+    """Read or reconstruct every run, average, take off the receive profile; by gridding before a guided method."""
+    if plan.kspace:
+        method: KspaceMethod = "gridding" if plan.guided else plan.method
+        runs = _reconstructions(plan, method, kspace_filter, seed, n_threads, "recon")
+        reports = [] if plan.guided else [(runs[0], "report_file")]
+    else:
+        runs, reports = _scanner_images(workflow, plan, window)
+    chain = _Chain(runs, runs[0], reports)
+    _average_and_correct(workflow, plan, chain, seed)
+    return chain
+
+
+def _guided_chain(
+    workflow: Any, plan: SeriesPlan, inputnode: Any, first: _Chain, registered: Any, seed: int, n_threads: int
+) -> _Chain:
+    """Every run once more with the anatomical image, now that it is known where that lies."""
+    from nipype.interfaces.utility import Merge, Select
+    from nipype.pipeline.engine import Node
+
+    runs = _reconstructions(plan, plan.method, "none", seed, n_threads, "guided")
+    chain = _Chain(runs, runs[0], [(runs[0], "report_file"), *first.reports])
+    for number, run in enumerate(runs):
+        workflow.connect(inputnode, "t1w", run, "guide")
+        if first.average is None:
+            workflow.connect(registered, "out_file", run, "transforms")
+            continue
+        own = Node(Select(index=[number]), name=f"to_first{number + 1}")
+        way = Node(Merge(2), name=f"to_t1w{number + 1}")
+        workflow.connect(first.average, "transforms", own, "inlist")
+        workflow.connect([(own, way, [("out", "in1")]), (registered, way, [("out_file", "in2")])])
+        workflow.connect(way, "out", run, "transforms")
+    _average_and_correct(workflow, plan, chain, seed, "_guided")
+    if first.average is not None:
+        workflow.connect(first.average, "transforms", chain.average, "transforms")
+    return chain
+
+
+def _reconstructions(
+    plan: SeriesPlan, method: KspaceMethod, kspace_filter: str, seed: int, n_threads: int, name: str
+) -> list[Any]:
+    from nipype.pipeline.engine import Node
+
+    from sodium_prep.interfaces import sodium
+
+    runs = []
+    for number, (path, described) in enumerate(zip(plan.files, plan.described, strict=True), start=1):
+        step = sodium.ReconstructKspace(
+            in_file=str(path), described=described, method=method, kspace_filter=kspace_filter,
+            acquisition=plan.acquisition, relaxation=plan.relaxation, seed=seed, n_threads=n_threads,
+        )  # fmt: skip
+        if method == plan.method:
+            step.inputs.points = plan.points_wanted
+        if plan.strength is not None and method != "gridding":
+            step.inputs.strength = plan.strength
+        threads = 1 if method == "gridding" else n_threads
+        runs.append(Node(step, name=f"{name}{number}", mem_gb=1.5, n_procs=threads))
+    return runs
+
+
+def _average_and_correct(workflow: Any, plan: SeriesPlan, chain: _Chain, seed: int, label: str = "") -> None:
+    """Average the runs and take off the receive profile; names of nodes end in ``label``."""
     from nipype.interfaces.utility import Merge
     from nipype.pipeline.engine import Node
 
     from sodium_prep.interfaces import sodium
 
-    if plan.kspace:
-        steps = [sodium.ReconstructKspace(in_file=str(path), kspace_filter=kspace_filter) for path in plan.files]
-        runs = [Node(step, name=f"recon{number}", mem_gb=1.5) for number, step in enumerate(steps, start=1)]
-        reports = [(runs[0], "report_file")]
-    else:
-        runs, reports = _scanner_images(workflow, plan, window)
-    image = runs[0]
-    if len(runs) > 1:
-        files, noises = Node(Merge(len(runs)), name="run_files"), Node(Merge(len(runs)), name="run_noises")
-        image = Node(sodium.AverageRuns(seed=seed), name="average", mem_gb=1.0)
-        for number, run in enumerate(runs, start=1):
+    if len(chain.runs) > 1:
+        n = len(chain.runs)
+        files, noises = Node(Merge(n), name=f"run_files{label}"), Node(Merge(n), name=f"run_noises{label}")
+        chain.average = chain.image = Node(sodium.AverageRuns(seed=seed), name=f"average{label}", mem_gb=1.0)
+        for number, run in enumerate(chain.runs, start=1):
             workflow.connect(run, "out_file", files, f"in{number}")
             workflow.connect(run, "noise_file", noises, f"in{number}")
-        workflow.connect([(files, image, [("out", "in_files")]), (noises, image, [("out", "noise_files")])])
-        reports.append((image, "report_file"))
+        joined = [(files, chain.image, [("out", "in_files")]), (noises, chain.image, [("out", "noise_files")])]
+        workflow.connect(joined)
+        chain.reports.append((chain.image, "report_file"))
     if plan.receive_pair is not None:
         body, head = plan.receive_pair
-        receive = Node(sodium.CorrectReceive(body=str(body), head=str(head)), name="receive", mem_gb=0.5)
-        workflow.connect([(image, receive, [("out_file", "in_file"), ("noise_file", "noise_file")])])
-        image = receive
-        reports.append((receive, "report_file"))
+        receive = Node(sodium.CorrectReceive(body=str(body), head=str(head)), name=f"receive{label}", mem_gb=0.5)
     elif plan.receive == "reciprocity":
-        same = Node(sodium.CorrectReceiveByTransmit(acquisition=plan.acquisition), name="receive", mem_gb=0.5)
-        _give_transmit_field(same, plan)
-        workflow.connect([(image, same, [("out_file", "in_file"), ("noise_file", "noise_file")])])
-        image = same
-        reports.append((same, "report_file"))
-    return image, reports
+        step = sodium.CorrectReceiveByTransmit(acquisition=plan.acquisition)
+        receive = Node(step, name=f"receive{label}", mem_gb=0.5)
+        _give_transmit_field(receive, plan)
+    else:
+        return
+    workflow.connect([(chain.image, receive, [("out_file", "in_file"), ("noise_file", "noise_file")])])
+    chain.image = receive
+    chain.reports.append((receive, "report_file"))
 
 
 def _resampled(

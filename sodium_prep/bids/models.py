@@ -23,6 +23,7 @@ from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import TRAJECTORIES, Acquisition, FilterName, TrajectoryName
 from sodium_prep.physics.constants import GAMMA_BAR_23NA_HZ_PER_T
 from sodium_prep.physics.relaxation import TISSUES, Relaxation, Tissue, tissue_relaxation
+from sodium_prep.recon.description import RawDescription
 
 Matrix = Literal["agar", "saline", "PAG", "CSF", "vitreous"]
 INTERNAL_MATRICES: tuple[Matrix, ...] = ("CSF", "vitreous")
@@ -111,6 +112,7 @@ class SodiumAcquisition(_Block):
     )
     readout_duration_s: _Readout | None = Field(default=None, alias="ReadoutDuration")
     dwell_time_s: _Dwell | None = Field(default=None, alias="DwellTime")
+    trajectory_file: Path | None = Field(default=None, alias="TrajectoryFile")
     number_of_spokes: Annotated[int, Strict(), Field(ge=1)] | None = Field(default=None, alias="NumberOfSpokes")
     linear_fraction: _LinearFraction | None = Field(default=None, alias="LinearFraction")
     nominal_resolution_mm: tuple[_Resolution, _Resolution, _Resolution] | None = Field(
@@ -263,6 +265,9 @@ class SodiumSidecar(BaseModel):
     flip_angle_deg: _Degrees = Field(alias="FlipAngle")
     pulse_sequence_type: str | None = Field(default=None, alias="PulseSequenceType")
     receive_coil_name: str | None = Field(default=None, alias="ReceiveCoilName")
+    n_channels: Annotated[int, Strict(), Field(ge=1)] | None = Field(
+        default=None, alias="NumberReceiveCoilActiveElements"
+    )
     inversion_time_s: _RepetitionTime | None = Field(default=None, alias="InversionTime")
     imaging_frequency_mhz: _Megahertz | None = Field(default=None, alias="ImagingFrequency")
     sodium_acquisition: SodiumAcquisition = Field(default=SodiumAcquisition(), alias="SodiumAcquisition")
@@ -315,6 +320,22 @@ class SodiumSidecar(BaseModel):
                 values.pop("citation")
             found[tissue] = values | source
         return found
+
+    def raw_description(self) -> RawDescription:
+        """What raw data beside the sidecar are."""
+        block = self.sodium_acquisition
+        return RawDescription(
+            trajectory=block.trajectory,
+            trajectory_file=block.trajectory_file,
+            n_spokes=block.number_of_spokes,
+            linear_fraction=block.linear_fraction,
+            dwell_time_s=block.dwell_time_s,
+            readout_duration_s=block.readout_duration_s,
+            nominal_resolution_mm=block.nominal_resolution_mm,
+            field_of_view_mm=block.field_of_view_mm,
+            echo_time_s=self.echo_time_s,
+            n_channels=self.n_channels,
+        )
 
     def acquisition(
         self, voxel_mm: tuple[float, float, float] | None = None, kspace_filter: FilterName | None = None

@@ -57,6 +57,7 @@ BIDSIGNORE: Final = (
     "group",
     "**/figures",
     "**/*_TSCmap.*",
+    "**/*_psf.*",
     "**/*_xfm.*",
     "**/*_calibration.*",
     "**/*_tsc.*",
@@ -175,10 +176,19 @@ class OutputNames:
         return self.path("xfm", ".txt", acq=acq, run=run, from_="sodium", to="T1w", mode="image")
 
     def sodium_image(
-        self, acq: str | None, run: str | None, rec: str, suffix: str = "PDw", echo: int | None = None
+        self,
+        acq: str | None,
+        run: str | None,
+        rec: str,
+        suffix: str = "PDw",
+        echo: int | None = None,
+        stat: str | None = None,
     ) -> Path:
-        """The corrected sodium image on its native grid; ``rec`` is ``gridding``, ``sense``, ... or ``vendor``."""
-        return self.path(suffix, ".nii.gz", acq=acq, run=run, rec=rec, echo=echo, desc="preproc")
+        """The corrected sodium image on its native grid; ``rec`` is ``gridding``, ``sense``, ... or ``vendor``.
+
+        ``stat="stderr"`` for the standard deviation of its noise.
+        """
+        return self.path(suffix, ".nii.gz", acq=acq, run=run, rec=rec, echo=echo, stat=stat, desc="preproc")
 
     def tsc_map(
         self,

@@ -36,7 +36,9 @@ def parse_points(option: str, texts: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def load_points(files: Mapping[str, Path], field_strength_t: float = 3.0) -> tuple[tuple[Any, Any], ...]:
+def load_points(
+    files: Mapping[str, Path], field_strength_t: float = 3.0, *, own: bool = False
+) -> tuple[tuple[Any, Any], ...]:
     """Read and check the images of a point; pairs for :attr:`sodium_prep.pvc.psf.PsfModel.measured`.
 
     The axes of the image are taken as those of the sodium image as it is stored; of its header only the voxel size
@@ -48,6 +50,8 @@ def load_points(files: Mapping[str, Path], field_strength_t: float = 3.0) -> tup
         By tissue, or :data:`ALL` alone.
     field_strength_t
         Decides which T2* each tissue has.
+    own
+        As of :func:`sodium_prep.pvc.measured.measured_psf`.
     """
     import numpy as np
 
@@ -57,5 +61,5 @@ def load_points(files: Mapping[str, Path], field_strength_t: float = 3.0) -> tup
     for tissue, path in files.items():
         values, affine = load_checked(path)
         relaxation = tissue_relaxation("GM" if tissue == ALL else tissue, field_strength_t)  # type: ignore[arg-type]
-        out.append((relaxation, measured_psf(values, np.linalg.norm(affine[:3, :3], axis=0), path)))
+        out.append((relaxation, measured_psf(values, np.linalg.norm(affine[:3, :3], axis=0), path, own=own)))
     return tuple(out)

@@ -56,7 +56,7 @@ class SodiumImage:
 
 @dataclass(frozen=True, eq=False)
 class KSpaceFile:
-    """One raw file (ISMRMRD ``.h5`` or Siemens ``.dat``) with its checked sidecar."""
+    """One raw file, of a format that :func:`sodium_prep.recon.raw.read_raw` reads, with its checked sidecar."""
 
     path: Path
     sidecar: SodiumSidecar

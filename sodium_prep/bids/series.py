@@ -17,6 +17,7 @@ from sodium_prep.bids.points import load_points
 from sodium_prep.bids.records import KSpaceFile, SodiumImage, SodiumRun, SodiumSeries, Source
 from sodium_prep.bids.sidecar import SodiumSidecar, check_references, load_sidecar, merged_metadata, place_by_masks
 from sodium_prep.errors import InputError
+from sodium_prep.recon.description import SUFFIXES
 
 SourceChoice = Literal["auto", "image", "kspace"]
 _File = TypeVar("_File", SodiumImage, KSpaceFile)
@@ -27,7 +28,9 @@ _SODIUM_LABEL: Final = re.compile(r"(sodium|23na|na23)\Z", re.IGNORECASE)
 _OTHER_PART: Final = {"phase": "mag", "real": "imag", "imag": "real"}
 _MOST_RADIANS: Final = 2.001 * math.pi
 """One turn either way, with what rounding adds."""
-_HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+_HDF5: Final = ("HDF5", b"\x89HDF\r\n\x1a\n")
+_SIGNATURES: Final = {".h5": _HDF5, ".mrd": _HDF5, ".npz": ("npz", b"PK\x03\x04")}
+"""Kind and first bytes of raw data by suffix."""
 _NAME_NUCLEUS: Final = 'Put "ResonantNucleus": "23Na" into the JSON sidecar of the sodium image'
 
 
@@ -198,10 +201,10 @@ def _unused(part: str, parts: Mapping[str, FoundFile], *, paired: bool) -> str:
 def _kspace_files(
     bids_dir: Path, participant: str, session: str | None, wanted: Mapping[str, Any], warnings: list[str]
 ) -> list[FoundFile]:
-    """Raw files, which pybids does not index: one per name, ``.h5`` before ``.dat``."""
+    """Raw files, which pybids does not index: one per name, the scanner's own after what was converted."""
     folder = session_folder(bids_dir / "sourcedata", participant, session) / "sodium"
     chosen: dict[str, FoundFile] = {}
-    for path in sorted([*folder.glob("*_kspace.h5"), *folder.glob("*_kspace.dat")], reverse=True):
+    for path in [path for suffix in SUFFIXES for path in sorted(folder.glob(f"*_kspace{suffix}"))]:
         found = FoundFile(path, parse_entities(path, bids_dir), merged_metadata(path, bids_dir))
         if not matches(found.entities, wanted):
             continue
@@ -241,10 +244,12 @@ def _runs(
         checked = tuple(_checked_image(found, bids_dir, protocol, warnings) for found in own_images)
         if chosen == "image":
             warnings += filter(None, map(_correction_warning, own_images))
-            own_raw = [found for found in own_raw if found.path.suffix == ".h5"]
+            own_raw = [found for found in own_raw if found.path.suffix != ".dat"]
         files = tuple(_checked_kspace(found, bids_dir, protocol) for found in own_raw)
         text = (own_images or own_raw)[0].entities.get("run")
         by_echo = _check_echoes(checked), _check_echoes(files)
+        if chosen == "kspace":
+            warnings += [f"{file.path}: is not used for TSC, which comes of the first echo." for file in by_echo[1][1:]]
         runs.append(SodiumRun(text, *by_echo, chosen))
     alone = next((run for run in runs if run.source == "image"), None)
     if alone is not None and any(run.source == "kspace" for run in runs):
@@ -332,14 +337,16 @@ def _checked_partner(partner: FoundFile, image: CheckedImage, warnings: list[str
 
 
 def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any]) -> KSpaceFile:
-    if found.path.suffix == ".dat":
-        mend = "Convert it to ISMRMRD (siemens_to_ismrmrd), or use the scanner's image with --recon vendor"
-        raise InputError(found.path, "is raw data as the scanner wrote them, which are not read", mend)
     check_available(found.path)
+    kind, signature = _SIGNATURES.get(found.path.suffix, ("", b""))
     with found.path.open("rb") as stream:
-        if stream.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
-            raise InputError(found.path, "is not an HDF5 file", "Convert the raw data to ISMRMRD again")
+        if stream.read(len(signature)) != signature:
+            raise InputError(found.path, f"is not an {kind} file", "Convert the raw data again")
     sidecar = _loaded(found, protocol, bids_dir)
+    if found.path.suffix == ".dat":
+        from sodium_prep.recon.twix import check_twix
+
+        check_twix(found.path, sidecar.raw_description())
     check_references(sidecar.references, found.path)
     return KSpaceFile(found.path, sidecar, _number(found.entities, "echo"))
 

@@ -49,7 +49,6 @@ from sodium_prep.bids.models import (
     aliases,
     validation_message,
 )
-from sodium_prep.bids.points import ALL
 from sodium_prep.errors import InputError
 from sodium_prep.quant.detect import LEAST_FILL, geometry_from_mask, mask_fill
 from sodium_prep.quant.geometry import ReferenceGeometry
@@ -74,6 +73,12 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
     "SodiumReferences": aliases(SodiumReference),
     "Relaxation": aliases(TissueRelaxation),
 }
+
+_ELSEWHERE: Final = {
+    "PointSpreadFunction": "Give a path from the root of the data set, or use --protocol or --psf",
+    "TrajectoryFile": "Give a path from the root of the data set, or use --protocol",
+}
+"""Keys that name files, and what to do where such a file lies outside the data set."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -162,16 +167,24 @@ def load_protocol(path: Path) -> dict[str, Any]:
 def _with_paths(content: dict[str, Any], folder: Path, sidecar: Path | None = None) -> dict[str, Any]:
     """Metadata with the files that they name as absolute paths; a sidecar may name files of its data set only."""
     block = content.get("SodiumAcquisition")
-    given = block.get("PointSpreadFunction") if isinstance(block, Mapping) else None
-    named = {ALL: given} if isinstance(given, str) else given
-    if not isinstance(named, Mapping) or not all(isinstance(text, str) for text in named.values()):
+    if not isinstance(block, Mapping):
         return content
-    paths = {tissue: folder / text.removeprefix("bids::") for tissue, text in named.items()}
-    for path in paths.values():
+
+    def placed(key: str, text: str) -> Path:
+        path = folder / text.removeprefix("bids::")
         if sidecar is not None and not path.resolve().is_relative_to(folder.resolve()):
-            problem = f"names {path} as PointSpreadFunction, which is not in the data set"
-            raise InputError(sidecar, problem, "Give a path from the root of the data set, or use --protocol or --psf")
-    return {**content, "SodiumAcquisition": {**block, "PointSpreadFunction": paths}}  # type: ignore[dict-item]
+            problem = f"names {path} as {key}, which is not in the data set"
+            raise InputError(sidecar, problem, _ELSEWHERE[key])
+        return path
+
+    found = dict(block)
+    for key in _ELSEWHERE:
+        given = block.get(key)
+        if isinstance(given, str):
+            found[key] = placed(key, given)
+        elif isinstance(given, Mapping) and all(isinstance(text, str) for text in given.values()):
+            found[key] = {tissue: placed(key, text) for tissue, text in given.items()}
+    return {**content, "SodiumAcquisition": found}
 
 
 def load_sidecar(

@@ -16,6 +16,7 @@ from sodium_prep.errors import UsageError
 from sodium_prep.settings import (
     CHECKS,
     ESTIMATORS,
+    KSPACE_METHODS,
     RECEIVE_PROFILES,
     REFERENCES,
     REGION_PRESETS,
@@ -86,10 +87,19 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
 def _add_science(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--recon",
-        choices=["auto", "gridding", "vendor"],
-        help="gridding: from k-space; vendor: the images given; auto (default): k-space where there is any",
+        choices=["auto", *KSPACE_METHODS, "vendor"],
+        help="from k-space: gridding, sense (least squares of all channels), wavelet or tv (sparse), agr (guided by "
+        "the anatomical image); vendor: the images given; auto (default): gridding where there is k-space",
     )
-    group.add_argument("--recon-filter", choices=["none", "hamming"], help="window on k-space (default: none)")
+    group.add_argument(
+        "--recon-filter", choices=["none", "hamming"], help="window of gridding on k-space (default: none)"
+    )
+    group.add_argument(
+        "--recon-strength",
+        type=float,
+        metavar="X",
+        help="strength of the prior of wavelet, tv and agr, in standard deviations of the noise of the gridded image",
+    )
     group.add_argument(
         "--reference",
         nargs="+",
@@ -232,7 +242,17 @@ def parse_args(argv: Sequence[str] | None = None) -> tuple[Settings, int]:
         if key in given:
             given[key] = tuple(dict.fromkeys(given[key]))
     settings = make_settings(values | given | {"version": __version__})
+    _check_recon(settings)
     return _with_absolute_paths(settings), verbosity
+
+
+def _check_recon(settings: Settings) -> None:
+    """Refuse options of one reconstruction beside another."""
+    method = settings.kspace_method
+    if settings.recon_filter != "none" and method != "gridding":
+        raise UsageError("--recon-filter", f"is a window of gridding, not of {method}", "Leave one of them out")
+    if settings.recon_strength is not None and method in ("gridding", "sense"):
+        raise UsageError("--recon-strength", f"is of a prior, which {method} has none of", "Leave it out")
 
 
 def _with_absolute_paths(settings: Settings) -> Settings:

@@ -24,12 +24,12 @@ from sodium_prep.bids.status import SessionStatus, now, read_status, write_statu
 from sodium_prep.cli.logs import start_logging
 from sodium_prep.cli.plan import describe_session
 from sodium_prep.errors import ExitCode, InputError, SodiumPrepError, UsageError
-from sodium_prep.settings import ReconMethod, Settings
+from sodium_prep.settings import Settings
 
 if TYPE_CHECKING:
     from sodium_prep.workflows.engine import RunResult
 
-_SOURCES: dict[ReconMethod, SourceChoice] = {"auto": "auto", "gridding": "kspace", "vendor": "image"}
+_SOURCES: dict[str, SourceChoice] = {"auto": "auto", "vendor": "image"}
 
 logger = logging.getLogger("sodium_prep.cli")
 
@@ -147,7 +147,7 @@ def collect_sessions(settings: Settings) -> Collected:
                     derivatives=settings.derivatives,
                     protocol=protocol,
                     anat_contrast=settings.anat_contrast,
-                    source=_SOURCES[settings.recon],
+                    source=_SOURCES.get(settings.recon, "kspace"),
                 )
             except InputError as error:
                 refused.append(_refusal(participant, session, error, started))

@@ -10,6 +10,7 @@ from typing import Final
 
 from sodium_prep import __version__
 from sodium_prep.errors import SodiumPrepError, UsageError
+from sodium_prep.settings import KSPACE_METHODS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -79,10 +80,30 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _add_recon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    recon = commands.add_parser("recon", help="reconstruct one ISMRMRD file by density-compensated gridding")
-    recon.add_argument("kspace", type=Path)
-    recon.add_argument("out", type=Path, help="image to write (.nii.gz); its noise map goes to OUT_stat-stderr")
-    recon.add_argument("--filter", choices=["none", "hamming"], default="none")
+    recon = commands.add_parser("recon", help="reconstruct one file of raw data")
+    add = recon.add_argument
+    add("kspace", type=Path, help="ISMRMRD (.h5, .mrd), Siemens twix (.dat) or exchange format (.npz, .h5)")
+    add(
+        "out",
+        type=Path,
+        help="image to write (.nii.gz); beside it go its sidecar, its noise (OUT_stat-stderr), its point spread "
+        "functions (OUT_label-*_psf) and a picture (.png)",
+    )
+    add("--method", choices=KSPACE_METHODS, default="gridding", help="default: gridding")
+    add("--filter", choices=["none", "hamming"], default="none", help="window of gridding on k-space (default: none)")
+    add("--strength", type=float, metavar="X", help="of the prior, in standard deviations of the noise")
+    add("--t1w", type=Path, metavar="NIFTI", help="anatomical image for agr")
+    add(
+        "--transform",
+        type=Path,
+        metavar="FILE",
+        help="ITK transform that resamples sodium onto it (default: both headers are right)",
+    )
+    add("--echo", type=int, default=1, metavar="N", help="of several echoes (default: 1)")
+    add("--sidecar", type=Path, metavar="JSON", help="BIDS sidecar of the raw data")
+    add("--protocol", type=Path, metavar="FILE", help="TOML with the sidecar keys, for what the sidecar lacks")
+    add("--threads", type=int, default=1, metavar="N")
+    add("--seed", type=int, default=0, help="of the noise that noise maps are made with")
     recon.set_defaults(run=_recon)
 
 
@@ -139,18 +160,9 @@ _UNITS: Final = {"mm": "millimetres", "s": "seconds", "T": "tesla", "": "k0 / km
 
 
 def _recon(args: argparse.Namespace) -> int:
-    from sodium_prep.bids.outputs import write_nifti
-    from sodium_prep.recon.raw import read_ismrmrd
-    from sodium_prep.recon.reconstruct import reconstruct
+    from sodium_prep.cli.recon import reconstruct_file
 
-    if not args.out.name.endswith(".nii.gz"):
-        raise UsageError(args.out, "is not a .nii.gz file name", "Give one")
-    result = reconstruct(read_ismrmrd(args.kspace), args.filter)
-    write_nifti(args.out, result.image, result.affine)
-    noise = args.out.with_name(args.out.name.replace(".nii.gz", "_stat-stderr.nii.gz"))
-    write_nifti(noise, result.noise_sd, result.affine)
-    print(f"{args.out}  {noise}")
-    return 0
+    return reconstruct_file(args)
 
 
 def _b1map(args: argparse.Namespace) -> int:

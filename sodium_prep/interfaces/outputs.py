@@ -151,6 +151,9 @@ class SaveScan(_Save):
         groups = traits.List(traits.Str, desc="presets of groups of regions")
         acquisition = traits.Dict(mandatory=True)
         sodium = File(exists=True, mandatory=True)
+        noise = File(exists=True, mandatory=True)
+        psf_files = traits.List(File(exists=True), desc="images of a point as the reconstruction measured them")
+        psf_tissues = traits.List(traits.Str, desc="tissue of each of them")
         transform = File(exists=True, mandatory=True)
         table = File(exists=True, mandatory=True)
         calibration = File(exists=True, mandatory=True)
@@ -183,6 +186,7 @@ class SaveScan(_Save):
         image = names.sodium_image(acq, None, inputs.rec, inputs.suffix)
         text = "Sodium image on its native grid, noise floor and receive profile removed where they are known"
         self._image(image, inputs.sodium, text, units="arbitrary", skull_stripped=False)
+        self._noise(acq)
         self._copy(names.sodium_xfm(acq), inputs.transform)
         self._maps(acq, method)
         table = names.table(acq, None, atlas_label(inputs.atlases))
@@ -198,6 +202,20 @@ class SaveScan(_Save):
         self._written.append(write_json(names.path("qc", ".json", acq=acq), quality))
         self._finish()
         return runtime
+
+    def _noise(self, acq: str | None) -> None:
+        """Noise and, where it was measured, blur of the image."""
+        from sodium_prep.bids.outputs import write_nifti
+        from sodium_prep.interfaces.sodium import load_noise
+
+        inputs = self.inputs
+        path = self.names.sodium_image(acq, None, inputs.rec, inputs.suffix, stat="stderr")
+        noise = load_noise(inputs.noise)
+        self._written.append(write_nifti(path, noise.sd, load_image(inputs.sodium)[1]))
+        self._sidecar(path, "Standard deviation of the noise of the sodium image", units="arbitrary")
+        for tissue, point in zip(inputs.psf_tissues or [], inputs.psf_files or [], strict=True):
+            path = self.names.path("psf", ".nii.gz", acq=acq, rec=inputs.rec, label=tissue)
+            self._image(path, point, f"Mean image of points that decay like {tissue}, over their integral")
 
     def _maps(self, acq: str | None, method: dict[str, Any]) -> None:
         names, inputs = self.names, self.inputs

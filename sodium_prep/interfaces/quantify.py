@@ -9,16 +9,17 @@ from typing import Any
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
+from sodium_prep.interfaces.kspace import KspaceInputSpec, read_first_echo
 from sodium_prep.interfaces.sodium import TransmitInputSpec, acquisition_from, load_noise, transmit_field
 
 
 class Quantify(Step):
     """Calibration by every reference, regional signals through the acquisition, table and maps."""
 
-    class input_spec(TransmitInputSpec):
+    class input_spec(TransmitInputSpec, KspaceInputSpec):
         in_file = File(exists=True, mandatory=True, desc="sodium image, native grid")
         noise_file = File(exists=True, mandatory=True)
-        kspace_file = File(exists=True, desc="ISMRMRD file of the image, for estimates from k-space")
+        kspace_file = File(exists=True, desc="raw data of the image, for estimates from k-space")
         profile_file = File(exists=True, desc="receive profile that was taken off the image")
         stored_files = traits.List(File(exists=True), desc="images as the scanner stored them, for clipping")
         transform = File(exists=True, mandatory=True, desc="sodium to anatomy")
@@ -38,6 +39,7 @@ class Quantify(Step):
         psf_width_sd = traits.Float(desc="relative uncertainty of its width; a usual value if not given")
         psf_files = traits.List(File(exists=True), desc="images of a point")
         psf_tissues = traits.List(traits.Str, desc="tissue of each of them")
+        psf_own = traits.Bool(False, usedefault=True, desc="they were measured at the voxels of this very image")
         registration_sd_mm = traits.Float(desc="what the registration leaves; a usual value if not given")
         refine = traits.Bool(True, usedefault=True, desc="let the regional model refine the registration")
         fit_receive = traits.Bool(False, usedefault=True, desc="fit the receive profile with whole structures")
@@ -152,10 +154,9 @@ class Quantify(Step):
 
     def _spokes(self) -> Any:
         from sodium_prep.pvc.kspace import Spokes
-        from sodium_prep.recon.raw import read_ismrmrd
         from sodium_prep.recon.reconstruct import reconstruct, whitened
 
-        raw = read_ismrmrd(Path(self.inputs.kspace_file))
+        raw, _ = read_first_echo(self.inputs.kspace_file, self.inputs.described)
         spokes = Spokes(*whitened(raw), raw.trajectory, reconstruct(raw).sensitivities, raw.affine)
         return spokes.without_profile(load_image(self.inputs.profile_file)[0]) if self.inputs.profile_file else spokes
 
@@ -171,7 +172,7 @@ class Quantify(Step):
             inputs.psf_kind,
             acquisition if inputs.psf_kind == "acquisition" else None,
             inputs.psf_fwhm_mm if isdefined(inputs.psf_fwhm_mm) else None,
-            load_points(files, acquisition.field_strength_t),
+            load_points(files, acquisition.field_strength_t, own=inputs.psf_own),
             **({"relative_width_sd": sd} if isdefined(sd := inputs.psf_width_sd) else {}),
             reason=inputs.psf_reason,
         )

@@ -10,6 +10,8 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefine
 
 from sodium_prep.errors import InputError
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
+from sodium_prep.interfaces.kspace import KspaceInputSpec, read_first_echo
+from sodium_prep.settings import KSPACE_METHODS
 
 
 class _ImageOutputSpec(TraitedSpec):  # type: ignore[misc]
@@ -19,23 +21,53 @@ class _ImageOutputSpec(TraitedSpec):  # type: ignore[misc]
 
 
 class ReconstructKspace(Step):
-    """Density-compensated gridding of one k-space file."""
+    """An image of one k-space file, with its noise and, but for gridding, its point spread functions."""
 
-    class input_spec(StepInputSpec):
-        in_file = File(exists=True, mandatory=True, desc="ISMRMRD file")
-        kspace_filter = traits.Enum("none", "hamming", usedefault=True)
+    class input_spec(KspaceInputSpec):
+        in_file = File(exists=True, mandatory=True, desc="raw data")
+        method = traits.Enum(*KSPACE_METHODS, usedefault=True)
+        kspace_filter = traits.Enum("none", "hamming", usedefault=True, desc="of gridding")
+        strength = traits.Float(desc="of the prior, in standard deviations of the noise")
+        acquisition = traits.Dict(mandatory=True, desc="fields of Acquisition")
+        points = traits.Bool(False, usedefault=True, desc="measure point spread functions")
+        relaxation = traits.Dict(desc="fields of Relaxation that replace the literature's, by tissue")
+        guide = File(exists=True, desc="anatomical image")
+        transforms = InputMultiObject(File(exists=True), desc="sodium to the guide, the first applied first")
+        seed = traits.Int(42, usedefault=True)
+        n_threads = traits.Int(1, usedefault=True)
 
-    output_spec = _ImageOutputSpec
+    class output_spec(_ImageOutputSpec):
+        psf_files = traits.List(File, desc="images of a point")
+        psf_tissues = traits.List(traits.Str, desc="tissue of each of them")
 
     def _run_interface(self, runtime: Any) -> Any:
-        from sodium_prep.recon.raw import read_ismrmrd
-        from sodium_prep.recon.reconstruct import reconstruct
+        from sodium_prep.recon.reconstruct import Options, reconstruct
 
-        result = reconstruct(read_ismrmrd(Path(self.inputs.in_file)), self.inputs.kspace_filter)
+        inputs = self.inputs
+        raw, notes = read_first_echo(inputs.in_file, inputs.described)
+        acquisition = acquisition_from(inputs.acquisition)
+        options = Options(
+            method=inputs.method,
+            kspace_filter=inputs.kspace_filter,
+            strength=inputs.strength if isdefined(inputs.strength) else None,
+            guide=self._guide(raw) if inputs.guide else None,
+            relaxations=self._relaxations(acquisition.field_strength_t) if inputs.points else {},
+            echo_time_s=acquisition.echo_time_s,
+            seed=inputs.seed,
+            workers=inputs.n_threads,
+        )
+        result = reconstruct(raw, options)
         save_image(self.out_path("out_file", "sodium.nii"), result.image, result.affine)
         save_noise(self.out_path("noise_file", "noise.npz"), result.noise_sd, result.noise_psd)
+        self._results |= {"psf_files": [], "psf_tissues": list(result.psf)}
+        for tissue, point in result.psf.items():
+            path = Path.cwd() / f"psf_{tissue}.nii"
+            save_image(path, point.astype("float32"), result.psf_affine)
+            self._results["psf_files"].append(str(path))
         report = {
-            "method": "gridding",
+            "method": result.method,
+            "steps": result.steps,
+            "strength": result.strength,
             "kspace_filter": result.kspace_filter,
             "n_coils": result.n_coils,
             "noise_from_scan": result.noise_from_scan,
@@ -43,9 +75,24 @@ class ReconstructKspace(Step):
             "floor": "zero-mean",
             "floor_corrected": False,
             "clipped_fraction": 0.0,
+            "kspace_notes": notes,
         }
         save_json(self.out_path("report_file", "image.json"), report)
         return runtime
+
+    def _relaxations(self, field_strength_t: float) -> dict[str, Any]:
+        from sodium_prep.physics.relaxation import tissue_relaxation
+
+        given = self.inputs.relaxation or {}
+        return {t: tissue_relaxation(t, field_strength_t, given.get(t)) for t in ("GM", "WM", "CSF")}
+
+    def _guide(self, raw: Any) -> Any:
+        from sodium_prep.anat.transforms import compose, read_itk_affine
+        from sodium_prep.recon.resample import guide_on_grid
+
+        image, affine = load_image(self.inputs.guide)
+        matrix = compose(*(read_itk_affine(Path(path)) for path in self.inputs.transforms))
+        return guide_on_grid(image, affine, matrix, raw.shape, raw.affine)
 
 
 class FindWindow(Step):
@@ -167,23 +214,34 @@ class AverageRuns(Step):
     class input_spec(StepInputSpec):
         in_files = InputMultiObject(File(exists=True), mandatory=True)
         noise_files = InputMultiObject(File(exists=True), mandatory=True)
+        transforms = traits.List(File(exists=True), desc="of every run to the first, where they are known")
         seed = traits.Int(42, usedefault=True)
 
-    output_spec = _ImageOutputSpec
+    class output_spec(_ImageOutputSpec):
+        transforms = traits.List(File, desc="of every run to the first")
 
     def _run_interface(self, runtime: Any) -> Any:
         import numpy as np
 
         from sodium_prep.anat.coreg import register_runs
         from sodium_prep.anat.jobs import JobSettings
+        from sodium_prep.anat.transforms import read_itk_affine, write_itk_affine
         from sodium_prep.recon.resample import average_runs
 
         images, affines = zip(*(load_image(path) for path in self.inputs.in_files), strict=True)
         noises = [load_noise(path) for path in self.inputs.noise_files]
-        matrices = register_runs(images, affines, settings=JobSettings(seed=self.inputs.seed))
+        if self.inputs.transforms:
+            matrices = [read_itk_affine(Path(path)) for path in self.inputs.transforms]
+        else:
+            matrices = register_runs(images, affines, settings=JobSettings(seed=self.inputs.seed))
         mean, sd = average_runs(images, affines, matrices, [noise.sd for noise in noises])
         save_image(self.out_path("out_file", "sodium.nii"), mean, affines[0])
         save_noise(self.out_path("noise_file", "noise.npz"), sd, noises[0].spectrum)
+        self._results["transforms"] = []
+        for number, matrix in enumerate(matrices, start=1):
+            path = Path.cwd() / f"run{number}.txt"
+            write_itk_affine(path, matrix)
+            self._results["transforms"].append(str(path))
         shifts = [float(np.linalg.norm(matrix[:3, 3])) for matrix in matrices]
         save_json(self.out_path("report_file", "runs.json"), {"n_runs": len(images), "run_shift_mm": shifts})
         return runtime

@@ -20,7 +20,7 @@ from sodium_prep.phantom.proton import bias_field, clean_t1w, scanned_t1w
 from sodium_prep.phantom.scan import Subject, calibration_protocol, measure, sodium_affine
 from sodium_prep.physics.relaxation import tissue_relaxation
 from sodium_prep.recon.raw_data import RawData
-from sodium_prep.recon.reconstruct import reconstruct
+from sodium_prep.recon.reconstruct import Options, reconstruct
 
 _CALIBRATION_SNR = 30.0
 
@@ -178,7 +178,7 @@ def _write_scan(design: StudyDesign, place: Place, entities: str, acquisition: A
     coil = "volume" if design.scanner.n_coils == 1 else f"array{design.scanner.n_coils}"
     if design.images:
         filter_name = acquisition.kspace_filter
-        made = reconstruct(raw, filter_name)
+        made = reconstruct(raw, Options(kspace_filter=filter_name))
         suffix = "MEGRE" if len(design.protocol.echoes) > 1 else "PDw"
         path = place.raw / "anat" / f"{entities}_{suffix}.nii.gz"
         write_nifti(path, made.image if design.image_part == "real" else made.magnitude, raw.affine)

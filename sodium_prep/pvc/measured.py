@@ -65,7 +65,9 @@ class MeasuredPsf:
         return _profile(self.values, self.centre, np.asarray(r_mm) / self.voxel_mm[axis], axis) / np.prod(self.voxel_mm)
 
 
-def measured_psf(values: NDArray[np.floating], voxel_mm: ArrayLike, where: object = "PSF") -> MeasuredPsf:
+def measured_psf(
+    values: NDArray[np.floating], voxel_mm: ArrayLike, where: object = "PSF", *, own: bool = False
+) -> MeasuredPsf:
     """Check the image of a point, scale it to sum 1 and find its centre.
 
     The centre is the point about which the image is symmetric: the phase of its spectrum at the frequencies that pass
@@ -80,6 +82,9 @@ def measured_psf(values: NDArray[np.floating], voxel_mm: ArrayLike, where: objec
         Edges of its voxels.
     where
         File that messages name.
+    own
+        Whether points were measured at the voxels of the very image that it is for. It may then hold all frequencies
+        that the voxels can, as images with a prior do.
 
     Raises
     ------
@@ -100,7 +105,7 @@ def measured_psf(values: NDArray[np.floating], voxel_mm: ArrayLike, where: objec
     centre = _centre(image, peak)
     widths = tuple(_fwhm(image, voxel, centre, axis) for axis in range(3))
     spectrum = _centred_spectrum(image, centre)
-    if (filled := float(np.mean(np.abs(spectrum)))) > _BAND_SHARE:
+    if not own and (filled := float(np.mean(np.abs(spectrum)))) > _BAND_SHARE:
         problem = f"fills {100 * filled:.0f} % of the spatial frequencies that its voxels can hold"
         raise InputError(where, problem, "Give it on voxels no larger than the nominal resolution, better half of it")
     skew = float(np.sqrt(np.sum(spectrum.imag**2) / np.sum(np.abs(spectrum) ** 2)))

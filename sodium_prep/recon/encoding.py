@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from sodium_prep.recon.toeplitz import Toeplitz
 
 ComplexArray = NDArray[np.complexfloating[Any]]
 Images = NDArray[Any]
+
+_POWER_ITERATIONS = 12
+_MARGIN = 1.02
 
 
 class Encoding:
@@ -74,8 +78,8 @@ class Encoding:
                 samples += course * self._nufft.forward(sensitivity * coefficient * image).reshape(samples.shape)
         return out
 
-    def adjoint(self, samples: ComplexArray) -> ComplexArray:
-        """Adjoint of ``forward / dV``: image (X, Y, Z) of samples (coils, readouts, samples)."""
+    def adjoint(self, samples: Iterable[ComplexArray]) -> ComplexArray:
+        """Adjoint of ``forward / dV``: image (X, Y, Z) of the samples (readouts, samples) of every coil."""
         out = np.zeros(self.shape, self.dtype)
         for values, sensitivity in zip(samples, self.sensitivities, strict=True):
             for course, coefficient in self._terms():
@@ -83,32 +87,64 @@ class Encoding:
                 out += np.conj(sensitivity * coefficient) * plane_waves
         return out
 
-    def normal(self, weights: NDArray[np.floating[Any]]) -> Callable[[Images], ComplexArray]:
-        """``adjoint . weights . forward`` as an operator on images, by :class:`~sodium_prep.recon.toeplitz.Toeplitz`.
+    def normal(self, weights: NDArray[np.floating[Any]]) -> Normal:
+        """``adjoint . weights . forward`` as an operator on images.
 
         Parameters
         ----------
         weights
             (readouts or 1, samples), real.
         """
-        toeplitz = Toeplitz(self.k_per_mm, weights, self.shape, self.voxel_mm, self.courses, self.dtype)
+        return Normal(self, Toeplitz(self.k_per_mm, weights, self.shape, self.voxel_mm, self.courses, self.dtype))
 
-        def one(sensitivity: ComplexArray, image: Images) -> ComplexArray:
-            seen = sensitivity * image
-            if self.coefficients is None:
-                return np.asarray(sensitivity.conj() * toeplitz(seen[None])[0])
-            through = toeplitz(self.coefficients * seen)
-            through *= self.coefficients.conj()
-            return np.asarray(sensitivity.conj() * through.sum(axis=0))
 
-        def apply(image: Images) -> ComplexArray:
-            total = np.zeros(self.shape, self.dtype)
-            with ThreadPoolExecutor(self.workers) as pool:
-                for part in pool.map(lambda s: one(s, image), self.sensitivities):
-                    total += part
-            return total
+class Normal:
+    """``A^H W A`` of an :class:`Encoding`: a convolution for every coil.
 
-        return apply
+    Parameters
+    ----------
+    encoding, toeplitz
+        Coils and courses; the convolution with the point response of the weights.
+    """
+
+    def __init__(self, encoding: Encoding, toeplitz: Toeplitz) -> None:
+        self._encoding = encoding
+        self._toeplitz = toeplitz
+
+    def __call__(self, image: Images) -> ComplexArray:
+        """Image (X, Y, Z), real or complex, to a complex one."""
+        total = np.zeros(self._encoding.shape, self._encoding.dtype)
+        with ThreadPoolExecutor(self._encoding.workers) as pool:
+            for part in pool.map(lambda s: self._one_coil(s, image), self._encoding.sensitivities):
+                total += part
+        return total
+
+    def _one_coil(self, sensitivity: ComplexArray, image: Images) -> ComplexArray:
+        seen = sensitivity * image
+        coefficients = self._encoding.coefficients
+        if coefficients is None:
+            return np.asarray(sensitivity.conj() * self._toeplitz(seen[None])[0])
+        through = self._toeplitz(coefficients * seen)
+        through *= coefficients.conj()
+        return np.asarray(sensitivity.conj() * through.sum(axis=0))
+
+    @cached_property
+    def largest_eigenvalue(self) -> float:
+        """Bound from above: that of the convolution alone times the largest sum of squared sensitivities.
+
+        Of the convolution by power iteration from a fixed start, rounded up by 2 %.
+        """
+        encoding = self._encoding
+        x = np.random.default_rng(0).standard_normal((self._toeplitz.n_courses, *encoding.shape)).astype(encoding.dtype)
+        value = 0.0
+        for _ in range(_POWER_ITERATIONS):
+            x /= np.linalg.norm(x)
+            x = self._toeplitz(x)
+            value = float(np.linalg.norm(x))
+        strongest = float(np.max(np.sum(np.abs(encoding.sensitivities) ** 2, axis=0)))
+        if encoding.coefficients is not None:
+            strongest *= float(np.max(np.sum(np.abs(encoding.coefficients) ** 2, axis=0)))
+        return _MARGIN * value * strongest
 
 
 @dataclass(frozen=True)
@@ -125,20 +161,13 @@ class LeastSquares:
         its eigenvalues lie near 1 for images whose spectrum was sampled and near 0 for others.
     right
         ``Re A^H W y``, (X, Y, Z) float32: the gridded image.
+    largest_eigenvalue
+        Bound of the eigenvalues of ``normal``; a function, as not every solver asks.
     """
 
     normal: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     right: NDArray[np.float32]
-
-    def largest_eigenvalue(self, iterations: int = 12) -> float:
-        """Of the normal operator, by power iteration from a fixed start, rounded up by 2 %."""
-        x = np.random.default_rng(0).standard_normal(self.right.shape).astype(np.float32)
-        value = 0.0
-        for _ in range(iterations):
-            x /= np.linalg.norm(x)
-            x = self.normal(x)
-            value = float(np.linalg.norm(x))
-        return 1.02 * value
+    largest_eigenvalue: Callable[[], float] = field(repr=False)
 
 
 def least_squares(
@@ -157,8 +186,11 @@ def least_squares(
     """
     operator = encoding.normal(weights)
     right = encoding.adjoint(kspace * weights.astype(np.float32)) if gridded is None else gridded
+    return LeastSquares(
+        real_part(operator), np.ascontiguousarray(right.real, dtype=np.float32), lambda: operator.largest_eigenvalue
+    )
 
-    def normal(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.ascontiguousarray(operator(image).real)
 
-    return LeastSquares(normal, np.ascontiguousarray(right.real, dtype=np.float32))
+def real_part(operator: Callable[[Images], ComplexArray]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The real part of what an operator makes of a real image."""
+    return lambda image: np.ascontiguousarray(operator(image).real)

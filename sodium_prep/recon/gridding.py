@@ -13,10 +13,17 @@ from sodium_prep.recon.nufft import Nufft
 from sodium_prep.recon.trajectory import Trajectory
 
 
-def _filtered_weights(trajectory: Trajectory, kspace_filter: FilterName) -> NDArray[np.float64]:
-    """Density compensation times filter window, (n_spokes or 1, n_samples)."""
+def filtered_weights(trajectory: Trajectory, kspace_filter: FilterName) -> NDArray[np.float64]:
+    """Density compensation times filter window, (n_readouts or 1, n_samples).
+
+    A cylinder has the window of its radius times that of its axis.
+    """
     if kspace_filter == "none":
         return trajectory.weights_mm3
+    if trajectory.region == "cylinder":
+        k = np.abs(trajectory.k_per_mm / np.asarray(trajectory.half_extents_per_mm, np.float32)).astype(np.float64)
+        flat, along = np.minimum(np.hypot(k[..., 0], k[..., 1]), 1.0), np.minimum(k[..., 2], 1.0)
+        return trajectory.weights_mm3 * filter_window(flat, kspace_filter) * filter_window(along, kspace_filter)
     k_rel = trajectory.k_relative
     if trajectory.weights_mm3.shape[0] == 1:
         k_rel = k_rel.mean(axis=0, keepdims=True)
@@ -36,7 +43,7 @@ def grid_image(
     Parameters
     ----------
     kspace
-        (coils, spokes, samples).
+        (coils, readouts, samples).
     trajectory
         With the density compensation w.
     shape, voxel_mm
@@ -49,7 +56,7 @@ def grid_image(
     (coils, X, Y, Z); an object of spin density rho has the value rho (times decay), whatever the grid.
     """
     operator = Nufft(trajectory.k_per_mm.reshape(-1, 3), shape, voxel_mm, dtype)
-    weights = _filtered_weights(trajectory, kspace_filter).astype(np.empty(0, dtype).real.dtype)
+    weights = filtered_weights(trajectory, kspace_filter).astype(np.empty(0, dtype).real.dtype)
     images = np.empty((len(kspace), *shape), dtype=dtype)
     for coil, samples in enumerate(kspace):
         images[coil] = operator.adjoint((samples * weights).ravel())
@@ -66,6 +73,6 @@ def gridding_noise_sd(sigma: float, trajectory: Trajectory, kspace_filter: Filte
     sigma
         Standard deviation of the real (and of the imaginary) part of one sample.
     """
-    weights = _filtered_weights(trajectory, kspace_filter)
-    repeats = trajectory.n_spokes / weights.shape[0]
+    weights = filtered_weights(trajectory, kspace_filter)
+    repeats = trajectory.n_readouts / weights.shape[0]
     return float(sigma * np.sqrt(repeats * np.sum(weights**2)))

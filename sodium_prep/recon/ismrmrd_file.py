@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
+from sodium_prep.recon.hdf5 import local_member, open_hdf5
 
 GROUP = "dataset"
 NOISE_FLAG = 19
@@ -20,6 +21,8 @@ _NOT_IMAGING = (20, 23, 24, 26, 27, 28, 29, 30, 31)
 """Flags of calibration, navigation, phase correction, feedback, dummy and stabilisation readouts."""
 
 _BLOCK = 2048
+_MOST_COMPRESSION = 1000
+"""Of the table of readouts, whose rows are much alike; their samples lie elsewhere, as they are."""
 _RAW_FILE = "Convert the raw data again with the site's converter"
 
 
@@ -31,6 +34,11 @@ class Records:
     trajectories: list[NDArray[np.float32]]
     samples: list[NDArray[np.float32]]
 
+    def chosen(self, which: NDArray[np.bool_]) -> Records:
+        """Those readouts that a mask (n,) selects."""
+        rows = np.flatnonzero(which)
+        return Records(self.heads[rows], [self.trajectories[i] for i in rows], [self.samples[i] for i in rows])
+
 
 def flag(number: int) -> np.uint64:
     """Bit of an ISMRMRD acquisition flag."""
@@ -38,14 +46,9 @@ def flag(number: int) -> np.uint64:
 
 
 def _local(group: h5py.Group, name: str, path: Path) -> Any:
-    """Member of a group, if it lies in this very file."""
-    if name not in group.keys():  # noqa: SIM118 (membership of the group itself would follow links)
+    member = local_member(group, name, path)
+    if member is None:
         raise InputError(path, f"not an ISMRMRD file: it has no {group.name.rstrip('/')}/{name}", _RAW_FILE)
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise InputError(path, f"{name} is a link to another place", "Write the data into the file itself")
-    member = group[name]
-    if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
-        raise InputError(path, f"{name} keeps its data in other files", "Write the data into the file itself")
     return member
 
 
@@ -57,12 +60,7 @@ def read_records(path: Path) -> tuple[Any, Records, Records]:
     header, imaging, noise
         The header as ``ismrmrd.xsd.ismrmrdHeader``.
     """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        reason = "it is not there" if not path.exists() else "it is cut short or no HDF5 file"
-        raise InputError(path, f"cannot be read: {reason}", "Copy the file again from its source") from error
-    with file:
+    with open_hdf5(path) as file:
         group = _local(file, GROUP, path)
         if not isinstance(group, h5py.Group):
             raise InputError(path, f"not an ISMRMRD file: {GROUP} is no group", _RAW_FILE)
@@ -93,6 +91,9 @@ def _parse_header(xml: Any, path: Path) -> Any:
 
 
 def _read_acquisitions(data: h5py.Dataset) -> tuple[Records, Records]:
+    storage = data.id.get_storage_size()
+    if data.shape[0] * data.dtype.itemsize > _MOST_COMPRESSION * storage:
+        raise OSError("more acquisitions are stated than stored")
     heads, trajectories, samples = [], [], []
     for start in range(0, data.shape[0], _BLOCK):
         block = data[start : start + _BLOCK]
@@ -105,11 +106,8 @@ def _read_acquisitions(data: h5py.Dataset) -> tuple[Records, Records]:
     for number in _NOT_IMAGING:
         other |= (head["flags"] & flag(number)) != 0
 
-    def pick(chosen: NDArray[np.bool_]) -> Records:
-        rows = np.flatnonzero(chosen)
-        return Records(head[rows], [trajectories[i] for i in rows], [samples[i] for i in rows])
-
-    return pick(~is_noise & ~other), pick(is_noise)
+    everything = Records(head, trajectories, samples)
+    return everything.chosen(~is_noise & ~other), everything.chosen(is_noise)
 
 
 def write_records(path: Path, header_xml: str, records: list[Records]) -> None:

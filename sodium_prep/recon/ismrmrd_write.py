@@ -80,7 +80,7 @@ def _header_xml(raw: RawData) -> str:
     extent = xsd.fieldOfViewMm(**dict(zip("xyz", raw.field_of_view_mm, strict=True)))
     space = xsd.encodingSpaceType(matrixSize=matrix, fieldOfView_mm=extent)
     description = xsd.trajectoryDescriptionType(
-        identifier=raw.trajectory_name or "centre-out radial",
+        identifier=raw.trajectory_name or "other",
         userParameterString=[xsd.userParameterStringType(name="traj_units", value=TRAJECTORY_UNITS)],
     )
     encoding = xsd.encodingType(

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from sodium_prep.physics.acquisition import Acquisition, FilterName
 from sodium_prep.physics.readout import acquisition_window, filter_window
+from sodium_prep.recon.gridding import filtered_weights
+from sodium_prep.recon.nufft import Nufft
 from sodium_prep.recon.trajectory import Trajectory, linear_fraction_of
 
 FloatArray = NDArray[np.float64]
@@ -65,16 +67,26 @@ def trajectory_noise_spectrum(
 ) -> NDArray[np.float32]:
     """Like :func:`noise_power_spectrum`, from the density compensation of a trajectory.
 
+    Of evenly spread spokes, whose density depends on ``|k|`` alone, it is taken from their weights. Of other readouts
+    it is the transform of the covariance ``sum_j w_j^2 exp(2 pi i k_j . d)`` of voxels the distance d apart, which is
+    exact up to half the field of view.
+
     Parameters
     ----------
     shape, voxel_mm
         Grid of the image.
     trajectory
-        Centre-out spokes.
+        With the density compensation w.
     kspace_filter
         ``none`` or ``hamming``.
     """
-    axes = _relative_frequencies(shape, voxel_mm, (trajectory.kmax_per_mm,) * 3)
+    if trajectory.linear_fraction is None and not trajectory.straight:
+        weights = np.broadcast_to(filtered_weights(trajectory, kspace_filter), trajectory.k_per_mm.shape[:2])
+        operator = Nufft(trajectory.k_per_mm.reshape(-1, 3), shape, voxel_mm)
+        covariance = operator.adjoint(np.square(weights / weights.max()).ravel()).real
+        power = np.maximum(np.fft.fftn(np.fft.ifftshift(covariance)).real, 0.0)
+        return np.asarray(power / power.mean(), dtype=np.float32)
+    axes = _relative_frequencies(shape, voxel_mm, trajectory.half_extents_per_mm)
     k_rel = np.sqrt(sum(k**2 for k in axes))
     if trajectory.linear_fraction is not None:
         root = np.minimum(k_rel, trajectory.linear_fraction)

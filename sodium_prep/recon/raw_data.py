@@ -11,6 +11,8 @@ from sodium_prep.recon.trajectory import Trajectory
 
 NUCLEUS = "23Na"
 TRAJECTORY_UNITS = "1/m"
+PER_MM = {TRAJECTORY_UNITS: 1e-3, "1/mm": 1.0}
+"""What makes 1/mm of the units of a trajectory that a file may state."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -32,8 +34,13 @@ class RawData:
         (coils, n) complex64 samples without signal with the noise level of ``kspace``; None where none were recorded.
     trajectory_name
         ``DA-3DPR``, ``3DPR`` or ``TPI`` where the file says so.
+    echo_time_s
+        From the centre of the excitation pulse to the first sample.
     n_averages
         Readouts averaged into each spoke.
+    block
+        (spokes,) average or repetition that each readout belongs to, counted from 0, where readouts were kept apart;
+        they are then in the order in which they were taken. None where they were averaged.
     source
         File the data came from, for messages.
     """
@@ -50,6 +57,7 @@ class RawData:
     repetition_time_s: float | None = None
     flip_angle_deg: float | None = None
     n_averages: int = 1
+    block: NDArray[np.int32] | None = None
     source: str = "raw data"
 
     @property

@@ -1,4 +1,4 @@
-"""Averages of images that moved against each other."""
+"""Images brought onto other grids: averages of runs that moved against each other, anatomy on the sodium grid."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from sodium_prep.anat.transforms import resample_bandlimited
 
@@ -45,3 +46,36 @@ def average_runs(
         total += weight * np.where(seen, moved, 0.0)
         weights += weight * seen
     return (total / weights).astype(np.float32), (1.0 / np.sqrt(weights)).astype(np.float32)
+
+
+def guide_on_grid(
+    guide: NDArray[np.floating],
+    guide_affine: NDArray[np.float64],
+    sodium_to_guide: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    affine: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """An anatomical image on the coarser grid of a sodium image.
+
+    It is smoothed by a Gaussian as wide as a sodium voxel before it is sampled, so that an edge lies between voxels
+    where it lies in space.
+
+    Parameters
+    ----------
+    guide, guide_affine
+        (X, Y, Z) anatomical image and its map from voxels to world.
+    sodium_to_guide
+        (4, 4), points of the sodium image to points of the guide, mm.
+    shape, affine
+        Grid of the sodium image.
+
+    Returns
+    -------
+    (X, Y, Z) float32, 0 where the guide does not reach.
+    """
+    to_guide = np.linalg.solve(guide_affine, sodium_to_guide @ affine)
+    steps = np.linalg.norm(to_guide[:3, :3], axis=1)
+    sd = 0.425 * np.sqrt(np.maximum(steps**2 - 1.0, 0.0))
+    smooth = ndimage.gaussian_filter(np.asarray(guide, np.float32), sd)
+    moved = ndimage.affine_transform(smooth, to_guide[:3, :3], to_guide[:3, 3], output_shape=shape, order=1)
+    return np.asarray(moved, np.float32)

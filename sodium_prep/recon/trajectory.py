@@ -1,4 +1,4 @@
-"""Centre-out radial trajectories and their density compensation.
+"""Trajectories through k-space; the density compensation of centre-out spokes.
 
 Gridding replaces the inverse Fourier integral by a sum over samples. Along a spoke that integral is
 ``int k^2 k'(t) F(k(t)) dt`` with an integrand that is even about k = 0, so the trapezoidal rule in time is spectrally
@@ -10,6 +10,7 @@ sphere of 90 mm radius by 14 % at usual sampling.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,7 @@ from sodium_prep.physics.acquisition import Acquisition, TrajectoryName
 from sodium_prep.physics.readout import readout_time
 
 FloatArray = NDArray[np.float64]
+Region = Literal["ellipsoid", "cylinder"]
 
 _SAME_LAW = 1e-4
 """Largest departure from the closed law, relative to kmax, at which a measured trajectory counts as following it."""
@@ -27,21 +29,26 @@ _SAME_LAW = 1e-4
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Sampling of k-space by spokes that start at its centre.
+    """Sampling of a region of k-space by readouts of equal length.
 
     Attributes
     ----------
     k_per_mm
-        (n_spokes, n_samples, 3) float32, 1/mm, along the axes of the image grid.
+        (n_readouts, n_samples, 3) float32, 1/mm, along the axes of the image grid.
     time_s
         (n_samples,) seconds since the first sample.
     weights_mm3
-        (n_spokes or 1, n_samples) density compensation, 1/mm^3; over all spokes and samples it sums to 4/3 pi kmax^3.
+        (n_readouts or 1, n_samples) density compensation, 1/mm^3; over all readouts and samples it sums to
+        ``volume_per_mm3``.
     kmax_per_mm
-        Radius of the sampled sphere, 1/mm.
+        Radius of the sampled sphere, 1/mm; of another region the smallest of its half extents.
     linear_fraction
-        k0 / kmax where the readout follows the closed law of :func:`sodium_prep.physics.readout.readout_time` (1 for
+        k0 / kmax where the radius follows the closed law of :func:`sodium_prep.physics.readout.readout_time` (1 for
         constant speed); None for any other.
+    extents_per_mm
+        Half extents of the region along the axes of the image grid, 1/mm; None for a sphere.
+    region
+        Its shape. The axis of a cylinder is the third.
     """
 
     k_per_mm: NDArray[np.float32]
@@ -49,15 +56,19 @@ class Trajectory:
     weights_mm3: FloatArray
     kmax_per_mm: float
     linear_fraction: float | None = None
+    extents_per_mm: tuple[float, float, float] | None = None
+    region: Region = "ellipsoid"
 
     @property
-    def n_spokes(self) -> int:
-        """Number of spokes."""
+    def n_readouts(self) -> int:
+        """Number of readouts."""
         return int(self.k_per_mm.shape[0])
+
+    n_spokes = n_readouts
 
     @property
     def n_samples(self) -> int:
-        """Samples per spoke."""
+        """Samples per readout."""
         return int(self.k_per_mm.shape[1])
 
     @property
@@ -66,16 +77,42 @@ class Trajectory:
         return float(self.time_s[-1])
 
     @property
+    def half_extents_per_mm(self) -> tuple[float, float, float]:
+        """Largest frequency along each axis of the image grid; nominal voxels measure ``0.5 / half_extents_per_mm``."""
+        return self.extents_per_mm or (self.kmax_per_mm,) * 3
+
+    @property
+    def volume_per_mm3(self) -> float:
+        """Volume of the sampled region, 1/mm^3."""
+        shape = 4.0 / 3.0 * np.pi if self.region == "ellipsoid" else 2.0 * np.pi
+        return float(shape * np.prod(self.half_extents_per_mm))
+
+    @property
     def k_relative(self) -> FloatArray:
-        """(n_spokes, n_samples) radius relative to kmax."""
+        """(n_readouts, n_samples) place between the centre (0) and the border (1) of the sampled region."""
         k = self.k_per_mm.astype(np.float64)
-        radius = np.sqrt(np.einsum("...i,...i", k, k)) / self.kmax_per_mm
+        if self.extents_per_mm is None:
+            radius = np.sqrt(np.einsum("...i,...i", k, k)) / self.kmax_per_mm
+        else:
+            k /= self.extents_per_mm
+            flat = k if self.region == "ellipsoid" else k[..., :2]
+            radius = np.sqrt(np.einsum("...i,...i", flat, flat))
+            if self.region == "cylinder":
+                radius = np.maximum(radius, np.abs(k[..., 2]))
         return np.asarray(np.minimum(radius, 1.0), dtype=np.float64)
 
     @property
     def alias_free_mm(self) -> float:
-        """Largest diameter of an object that the steps along the spokes sample without aliasing, mm."""
-        return float(1.0 / (np.diff(self.k_relative, axis=1).max() * self.kmax_per_mm))
+        """Largest diameter of an object that the steps along the readouts sample without aliasing, mm."""
+        steps = np.diff(self.k_per_mm, axis=1)
+        return float(1.0 / np.sqrt(np.einsum("...i,...i", steps, steps).max()))
+
+    @property
+    def straight(self) -> bool:
+        """Whether every readout runs straight from the centre of k-space to its last sample."""
+        k, last = self.k_per_mm, self.k_per_mm[:, -1:]
+        along = np.einsum("ijk,ilk->ij", k, last) / np.einsum("ilk,ilk->i", last, last)[:, None]
+        return bool(np.abs(k - along[..., None] * last).max() < _SAME_LAW * self.kmax_per_mm)
 
 
 def spoke_directions(n: int) -> FloatArray:
@@ -99,6 +136,27 @@ def spoke_directions(n: int) -> FloatArray:
     step = np.zeros(n)
     step[1:-1] = 3.6 / np.sqrt(n) / radius[1:-1]
     phi = np.cumsum(step)
+    return np.stack([radius * np.cos(phi), radius * np.sin(phi), z], axis=1)
+
+
+def golden_directions(n: int) -> FloatArray:
+    """Unit vectors of which any contiguous part is spread evenly over the sphere.
+
+    By the two-dimensional golden means 0.4656 and 0.6823 (Chan, Ramsay, Cunningham and Plewes, MRM 2009;61:354).
+
+    Parameters
+    ----------
+    n
+        Number of directions.
+
+    Returns
+    -------
+    (n, 3)
+    """
+    golden = np.array([0.46557123187676802665, 0.68232780382801932737])
+    height, turn = np.mod(np.arange(n)[:, None] * golden + [0.5, 0.0], 1.0).T
+    z, phi = 2.0 * height - 1.0, 2.0 * np.pi * turn
+    radius = np.sqrt(1.0 - z**2)
     return np.stack([radius * np.cos(phi), radius * np.sin(phi), z], axis=1)
 
 

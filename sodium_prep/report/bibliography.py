@@ -33,6 +33,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "'exponential of semicircle' kernel. SIAM J Sci Comput 2019;41:C479-C504.",
         "10.1137/18M120885X",
     ),
+    "beck2009": Source(
+        "Beck A, Teboulle M. A fast iterative shrinkage-thresholding algorithm for linear inverse problems. "
+        "SIAM J Imaging Sci 2009;2:183-202.",
+        "10.1137/080716542",
+    ),
     "benjamini1995": Source(
         "Benjamini Y, Hochberg Y. Controlling the false discovery rate: a practical and powerful approach to multiple "
         "testing. J R Stat Soc B 1995;57:289-300.",
@@ -58,6 +63,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Desikan RS, Ségonne F, Fischl B, et al. An automated labeling system for subdividing the human cerebral "
         "cortex on MRI scans into gyral based regions of interest. NeuroImage 2006;31:968-980.",
         "10.1016/j.neuroimage.2006.01.021",
+    ),
+    "ehrhardt2016": Source(
+        "Ehrhardt MJ, Betcke MM. Multicontrast MRI reconstruction with structure-guided total variation. "
+        "SIAM J Imaging Sci 2016;9:1084-1106.",
+        "10.1137/15M1047325",
     ),
     "ernst1966": Source(
         "Ernst RR, Anderson WA. Application of Fourier transform spectroscopy to magnetic resonance. "
@@ -201,6 +211,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "as measured with 23Na MR imaging. Radiology 2003;227:529-537.",
         "10.1148/radiol.2272020483",
     ),
+    "pruessmann2001": Source(
+        "Pruessmann KP, Weiger M, Börnert P, Boesiger P. Advances in sensitivity encoding with arbitrary k-space "
+        "trajectories. Magn Reson Med 2001;46:638-651.",
+        "10.1002/mrm.1241",
+    ),
     "reuter2012": Source(
         "Reuter M, Schmansky NJ, Rosas HD, Fischl B. Within-subject template estimation for unbiased longitudinal "
         "image analysis. NeuroImage 2012;61:1402-1418.",
@@ -241,6 +256,12 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
     ),
     "santago1995": Source(
         "Santago P, Gage HD. Statistical models of partial volume effect. IEEE Trans Image Process 1995;4:1531-1540."
+    ),
+    "schramm2024": Source(
+        "Schramm G, Filipovic M, Qian Y, et al. Resolution enhancement, noise suppression, and joint T2* decay "
+        "estimation in dual-echo sodium-23 MR imaging using anatomically guided reconstruction. "
+        "Magn Reson Med 2024;91:1404-1418.",
+        "10.1002/mrm.29936",
     ),
     "seabold2010": Source(
         "Seabold S, Perktold J. Statsmodels: econometric and statistical modeling with Python. "

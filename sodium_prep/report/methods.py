@@ -135,6 +135,18 @@ def _recon(step: Step) -> str:
     return text
 
 
+_ITERATED: Final = {
+    "sense": " From there an image was found by least squares over all channels {pruessmann2001}, by conjugate "
+    "gradients that end before the noise grows.",
+    "wavelet": " From there an image sparse in wavelets was found by accelerated proximal gradient descent {beck2009}.",
+    "tv": " From there an image of small total variation was found by accelerated proximal gradient descent "
+    "{beck2009}.",
+    "agr": " From there an image of small directional total variation {ehrhardt2016}, guided by the anatomical image "
+    "{schramm2024}, was found by accelerated proximal gradient descent {beck2009}.",
+}
+"""What follows gridding."""
+
+
 def _reconstruction(step: Step) -> str:
     trajectory = {
         "DA-3DPR": "density-adapted 3D radial {nagel2009}",
@@ -155,6 +167,7 @@ def _reconstruction(step: Step) -> str:
         " was density compensated with the weights that follow from the trajectory in closed form and transformed by a "
         "non-uniform fast Fourier transform {barnett2019}, so that image values are signal per unit volume."
     )
+    text += _ITERATED.get(str(step.get("method")), "")
     if step.get("kspace_filter", "none") != "none":
         text += f" A {str(step['kspace_filter']).capitalize()} window was applied in k-space."
     if (step.get("n_coils") or 1) > 1:

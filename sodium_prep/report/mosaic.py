@@ -48,7 +48,7 @@ def _outlines(labels: NDArray[Any]) -> NDArray[np.float64]:
     return picture
 
 
-def _annotate(axes: Axes, layout: Layout, affine: NDArray[np.float64]) -> None:
+def annotate(axes: Axes, layout: Layout, affine: NDArray[np.float64]) -> None:
     """Position of every slice in mm, and the side on which left and right (or front and back) are."""
     from matplotlib import patheffects
 
@@ -70,7 +70,7 @@ def _annotate(axes: Axes, layout: Layout, affine: NDArray[np.float64]) -> None:
             axes.text(left + width - 2, middle, sides[1], ha="right", va="center", **bold)
 
 
-def _frame(figure: Figure, layout: Layout, title: str, bar: bool, legend: bool) -> tuple[Axes, Axes | None, float]:
+def frame(figure: Figure, layout: Layout, title: str, bar: bool, legend: bool) -> tuple[Axes, Axes | None, float]:
     """Axes of the picture and of the colour bar; the figure's height is set from the shape of the canvas."""
     width = float(figure.get_size_inches()[0])
     right = BAR_IN if bar else MARGIN_IN
@@ -167,7 +167,7 @@ def mosaic(
     layout = place_slices(inside, voxel_mm, n_slices, None if through is None else np.asarray(through) > 0)
     over = None if overlay is None else np.asarray(overlay, dtype=np.float32)
     with new_figure(figure_width(n_slices, width_in), 1.0) as figure:
-        axes, side, foot = _frame(figure, layout, title, bar=over is not None, legend=bool(contours))
+        axes, side, foot = frame(figure, layout, title, bar=over is not None, legend=bool(contours))
         axes.set_rasterization_zorder(5)
         box: dict[str, Any] = {
             "origin": "lower",
@@ -179,12 +179,12 @@ def mosaic(
         picture = np.round(picture * (_GREY_LEVELS - 1)) / (_GREY_LEVELS - 1)
         axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="bilinear", **box)
         if over is not None and side is not None:
-            _draw_overlay(figure, axes, side, layout, over, (vmin, vmax), cmap, overlay_label, overlay_alpha, box)
+            draw_overlay(figure, axes, side, layout, over, (vmin, vmax), cmap, overlay_label, overlay_alpha, box)
         if labels is not None:
             regions = layout.canvas(np.asarray(labels).astype(np.int64), 0, 0)
             axes.imshow(_outlines(regions), interpolation="nearest", **box | {"zorder": 2})
         _draw_contours(figure, axes, layout, contours, foot, n_slices)
-        _annotate(axes, layout, matrix)
+        annotate(axes, layout, matrix)
         return to_svg(figure, dpi)
 
 
@@ -201,7 +201,7 @@ def _check(grey: NDArray[Any], affine: NDArray[np.float64], others: Sequence[Arr
         raise ValueError("images must be in RAS orientation: axes towards right, anterior, superior")
 
 
-def _draw_overlay(
+def draw_overlay(
     figure: Figure,
     axes: Axes,
     side: Axes,
@@ -213,6 +213,7 @@ def _draw_overlay(
     alpha: float,
     box: dict[str, Any],
 ) -> None:
+    """Colour over the slices, with its bar beside them; transparent where not finite."""
     low, high = display_window(overlay, *window)
     finite = np.isfinite(overlay)
     values = layout.canvas(np.where(finite, overlay, low).astype(np.float32), low, 1)

@@ -193,6 +193,7 @@ def scan_record(
             *warnings,
             *filter(None, [field_note(field_strength_t)]),
             *facts.get("window_notes", []),
+            *facts.get("kspace_notes", []),
             *facts.get("notes", []),
             *alignment_warnings(facts),
         ],

@@ -226,11 +226,25 @@ def test_kspace_alone_makes_a_series(root):
     with pytest.raises(InputError, match="no reconstructed image"):
         collect(root, "01", "01", source="image")
     raw.unlink()
-    with pytest.raises(InputError, match=r"kspace\.dat: is raw data .*siemens_to_ismrmrd"):
+    with pytest.raises(InputError, match=r"kspace\.dat: cannot be read: it is cut short or no twix file"):
         collect(root, "01", "01")
     raw.write_bytes(b"<html>")
     with pytest.raises(InputError, match="not an HDF5 file"):
         collect(root, "01", "01")
+
+
+def test_the_first_of_several_echoes_of_raw_data_is_used_and_the_others_are_named(root):
+    (root / SODIUM).unlink()
+    first, second = (KSPACE.replace("_kspace.h5", f"_echo-{n}_kspace.npz") for n in (1, 2))
+    for name, echo_time_s in ((second, 0.005), (first, 0.0005)):
+        path = study.put_kspace(root, name)
+        path.write_bytes(b"PK\x03\x04")
+        study.put_json(path.with_suffix(".json"), study.SIDECAR | {"EchoTime": echo_time_s})
+    inputs = collect(root, "01", "01")
+    (run,) = inputs.sodium[0].runs
+    assert [file.path.name for file in run.files] == [name.rpartition("/")[2] for name in (first, second)]
+    assert run.sidecar.raw_description().echo_time_s == 0.0005
+    assert [text for text in inputs.warnings if "echo-2_kspace.npz: is not used for TSC" in text]
 
 
 def _fmap(root, name, **metadata):
@@ -265,7 +279,7 @@ def test_field_maps_go_to_the_series_they_are_intended_for(root):
 def test_raw_data_of_the_scanner_are_no_hindrance_where_images_are_wanted(root):
     study.put_kspace(root, KSPACE.replace(".h5", ".dat"))
     assert collect(root, "01", "01", source="image").sodium[0].runs[0].kspace == ()
-    with pytest.raises(InputError, match="--recon vendor"):
+    with pytest.raises(InputError, match="no twix file"):
         collect(root, "01", "01")
 
 

@@ -7,7 +7,9 @@ import pytest
 from ismrmrd.xsd import CreateFromDocument
 
 from sodium_prep.errors import InputError
-from sodium_prep.recon.raw import RawData, read_ismrmrd, write_ismrmrd
+from sodium_prep.recon.generators import Readout, spiral_stack
+from sodium_prep.recon.gradients import Gradients
+from sodium_prep.recon.raw import RawData, read_raw, write_exchange, write_ismrmrd
 from tests.recon.analytic import complex_noise, small_trajectory
 
 SHAPE, VOXEL_MM = (40, 38, 36), (6.0, 6.0, 6.0)
@@ -40,6 +42,11 @@ def _raw(n_coils=3, n_spokes=60, n_samples=64, **more) -> RawData:
         flip_angle_deg=90.0,
         **more,
     )
+
+
+def read_ismrmrd(path):
+    (raw,) = read_raw(path)
+    return raw
 
 
 @pytest.fixture
@@ -122,6 +129,68 @@ def test_averages_are_averaged_and_noise_follows(tmp_path):
     np.testing.assert_allclose(back.trajectory.k_per_mm, raw.trajectory.k_per_mm, rtol=3e-7)
     # Four times the dwell time halves the noise of the scan; two averages divide that of the image by sqrt(2).
     np.testing.assert_allclose(back.noise, raw.noise * np.sqrt(2.0), rtol=1e-5)
+
+
+def _resize(path, change):
+    with h5py.File(path, "r+") as file:
+        records = change(file["dataset/data"][()])
+        file["dataset/data"].resize(records.shape)
+        file["dataset/data"][...] = records
+
+
+def test_echoes_come_one_by_one(written):
+    """Readout by readout a second echo, as a scanner takes them, after the noise."""
+    raw, extra = _raw(), complex_noise(np.random.default_rng(9), (3, 60, 64)).astype(np.complex64)
+
+    def interleave(records):
+        later = records[3:].copy()
+        later["head"]["idx"]["contrast"] = 1
+        for i in range(60):
+            later["data"][i] = extra[:, i].ravel().view(np.float32)
+        return np.concatenate([records[:3], np.stack([records[3:], later], axis=1).ravel()])
+
+    _resize(written, interleave)
+    _rewrite_header(written, "<TE>0.3</TE>", "<TE>0.3</TE><TE>5.0</TE>")
+    first, second = read_raw(written)
+    assert first.kspace.tobytes() == raw.kspace.tobytes()
+    assert second.kspace.tobytes() == extra.tobytes()
+    assert second.trajectory is first.trajectory
+    assert (first.echo_time_s, second.echo_time_s) == pytest.approx((0.0003, 0.005))
+    _rewrite_header(written, "<TE>5.0</TE>", "<TE>0.2</TE>")
+    with pytest.raises(InputError, match=r"its echo times \(0.3, 0.2 ms\) do not rise"):
+        read_raw(written)
+    # A file with the second echo alone, but the times of both.
+    _rewrite_header(written, "<TE>0.2</TE>", "<TE>5.0</TE>")
+    _resize(written, lambda records: np.concatenate([records[:3], records[4::2]]))
+    alone = read_ismrmrd(written)
+    assert alone.kspace.tobytes() == extra.tobytes()
+    assert alone.echo_time_s == pytest.approx(0.005)
+
+
+def test_units_are_those_that_are_written(written):
+    _rewrite_header(written, "<value>1/m</value>", "<value>1/mm</value>")
+    _edit_records(written, _scale_k(1e-3))
+    np.testing.assert_allclose(read_ismrmrd(written).trajectory.k_per_mm, _raw().trajectory.k_per_mm, rtol=3e-7)
+
+
+@pytest.mark.parametrize("suffix", [".mrd", ".npz"])
+def test_a_stack_of_spirals_is_read(tmp_path, suffix):
+    readout = Readout(0.004, 2e-5, Gradients(40.0, 150.0))
+    trajectory = spiral_stack((10.0, 16.0), (160.0, 144.0), readout).trajectory
+    rng = np.random.default_rng(5)
+    kspace = complex_noise(rng, (1, *trajectory.k_per_mm.shape[:2])).astype(np.complex64)
+    affine = np.diag([10.0, 10.0, 16.0, 1.0])
+    raw, path = RawData(kspace, trajectory, (16, 16, 9), (10.0, 10.0, 16.0), affine), tmp_path / f"spirals{suffix}"
+    write = write_ismrmrd if suffix == ".mrd" else lambda path, raw: write_exchange(path, [raw])
+    write(path, raw)
+    (back,) = read_raw(path)
+    np.testing.assert_allclose(back.trajectory.k_per_mm, trajectory.k_per_mm, atol=1e-8)
+    np.testing.assert_allclose(back.trajectory.weights_mm3, trajectory.weights_mm3, rtol=1e-5)
+    assert back.trajectory.region == "cylinder"
+    assert back.kspace.tobytes() == kspace.tobytes()
+    write(path, replace(raw, voxel_mm=(10.0, 10.0, 10.0), affine=np.diag([10.0, 10.0, 10.0, 1.0])))
+    with pytest.raises(InputError, match=r"50 x 50 x 31.25/m, which makes voxels of 10 x 10 x 16 mm, .* states 10 mm"):
+        read_raw(path)
 
 
 def _rewrite_header(path, old, new):

@@ -1,0 +1,144 @@
+"""The sub-command ``recon``: an image of one file of raw data, without a data set around it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sodium_prep import __version__
+from sodium_prep.anat.transforms import read_itk_affine
+from sodium_prep.bids.images import load_finite
+from sodium_prep.bids.outputs import json_beside, write_bytes, write_json, write_nifti
+from sodium_prep.bids.sidecar import sidecar_from_files
+from sodium_prep.errors import InputError, UsageError
+from sodium_prep.physics.relaxation import tissue_relaxation
+from sodium_prep.pvc.measured import measured_psf
+from sodium_prep.recon.raw import RawData, read_raw
+from sodium_prep.recon.reconstruct import Options, Progress, Reconstruction, reconstruct
+from sodium_prep.recon.resample import guide_on_grid
+from sodium_prep.report.quicklook import quicklook
+from sodium_prep.settings import GUIDED_METHODS
+
+_TISSUES = ("GM", "WM", "CSF")
+
+
+def reconstruct_file(args: argparse.Namespace) -> int:
+    """Do what the options of ``sodium-prep-tools recon`` say."""
+    _check_options(args)
+    sidecar = sidecar_from_files(args.sidecar, args.protocol) if args.sidecar or args.protocol else None
+    raws = read_raw(args.kspace, sidecar.raw_description() if sidecar else None)
+    if not 1 <= args.echo <= len(raws):
+        raise InputError(args.kspace, f"holds {len(raws)} echoes, not {args.echo}", "Give --echo within them")
+    raw = raws[args.echo - 1]
+    echo_time_s, field_t = raw.echo_time_s, raw.field_strength_t
+    if sidecar is not None:
+        echo_time_s, field_t = sidecar.echo_time_s, sidecar.field_strength_t
+    known = echo_time_s is not None and field_t is not None
+    given = sidecar.relaxation_given() if sidecar else {}
+    options = Options(
+        method=args.method,
+        kspace_filter=args.filter,
+        strength=args.strength,
+        guide=_guide(args, raw) if args.t1w else None,
+        relaxations={t: tissue_relaxation(t, field_t, given.get(t)) for t in _TISSUES} if known else {},  # type: ignore[arg-type]
+        echo_time_s=echo_time_s or 0.0,
+        seed=args.seed,
+        workers=args.threads,
+    )
+    with _progress() as told:
+        result = reconstruct(raw, options, told)
+    for path in _write(args.out, result, raw, echo_time_s):
+        print(path)
+    if not known:
+        print("no point spread function: echo time or field strength are not known; give --sidecar", file=sys.stderr)
+    return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if not args.out.name.endswith(".nii.gz"):
+        raise UsageError(args.out, "is not a .nii.gz file name", "Give one")
+    guided = args.method in GUIDED_METHODS
+    if guided and args.t1w is None:
+        raise UsageError("--method", f"{args.method} needs an anatomical image", "Give --t1w")
+    for option, value, sense in (
+        ("--t1w", args.t1w, guided),
+        ("--transform", args.transform, guided),
+        ("--strength", args.strength, args.method not in ("gridding", "sense")),
+        ("--filter", None if args.filter == "none" else args.filter, args.method == "gridding"),
+    ):
+        if value is not None and not sense:
+            raise UsageError(option, f"has no meaning for {args.method}", "Leave it out")
+    if args.strength is not None and not args.strength > 0.0:
+        raise UsageError("--strength", f"is {args.strength:g}", "Give a positive number")
+    if args.threads < 1:
+        raise UsageError("--threads", f"is {args.threads}", "Give a positive number")
+
+
+def _guide(args: argparse.Namespace, raw: RawData) -> Any:
+    """The anatomical image on the grid of the raw data, by its header or by a transform."""
+    image, grid = load_finite(args.t1w)
+    matrix = read_itk_affine(args.transform) if args.transform else np.eye(4)
+    return guide_on_grid(image, grid.affine, matrix, raw.shape, raw.affine)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Bars on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("reading")
+
+        def tell(what: str, number: int, of: int) -> None:
+            bars.update(task, description=f"{what} {number}/{of}" if number else what)
+
+        yield tell
+
+
+def _write(out: Path, result: Reconstruction, raw: RawData, echo_time_s: float | None) -> list[Path]:
+    """Image, noise, point spread functions, picture and sidecar; the sidecar last."""
+    stem = out.name.removesuffix(".nii.gz")
+    written = [
+        write_nifti(out, result.image, result.affine),
+        write_nifti(out.with_name(f"{stem}_stat-stderr.nii.gz"), result.noise_sd, result.affine),
+    ]
+    widths = {}
+    for tissue, point in result.psf.items():
+        written.append(write_nifti(out.with_name(f"{stem}_label-{tissue}_psf.nii.gz"), point, result.psf_affine))
+        widths[tissue] = measured_psf(point, result.psf_voxel_mm, written[-1], own=result.method != "gridding").fwhm_mm
+    noise = float(np.median(result.noise_sd))
+    brightness = float(np.median(result.image[result.image > 0.3 * np.percentile(result.image, 99.0)]))
+    title = f"{Path(raw.source).name}: {result.method}, signal / noise {brightness / noise:.0f}"
+    picture = quicklook(result.image, result.affine, title, "signal per mm³")
+    written.append(write_bytes(out.with_name(f"{stem}.png"), lambda stream: stream.write(picture)))
+    content = {
+        "Description": "Sodium image reconstructed from k-space, receive profile not removed",
+        "Units": "arbitrary",
+        "ResonantNucleus": "23Na",
+        "EchoTime": echo_time_s,
+        "MagneticFieldStrength": raw.field_strength_t,
+        "Sources": [Path(raw.source).name],
+        "GeneratedBy": [{"Name": "sodium_prep", "Version": __version__}],
+        "Reconstruction": {
+            "Method": result.method,
+            "KSpaceFilter": result.kspace_filter,
+            "Steps": result.steps,
+            "Strength": result.strength,
+            "ReceiveChannels": result.n_coils,
+            "NoiseFromNoiseScan": result.noise_from_scan,
+            "NoiseSD": noise,
+            "PointSpreadFunctionFWHM": widths,
+        },
+    }
+    written.append(write_json(json_beside(out), content))
+    return written

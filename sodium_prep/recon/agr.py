@@ -1,0 +1,185 @@
+"""Anatomically guided reconstruction: edges of a proton image mark where the sodium image may change.
+
+Both priors believe the proton image only so far as their strength says. A lesion that sodium alone shows is then flat
+to the prior, which shrinks it; that it survives bounds the strength, not the error of the whole image, which keeps
+falling beyond that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sodium_prep.recon.conjugate_gradients import conjugate_gradients
+from sodium_prep.recon.encoding import LeastSquares
+from sodium_prep.recon.fista import Image, Progress, fista
+from sodium_prep.recon.tv import Variation, Vectors, gradient
+
+EDGE = 0.03
+"""Length of a difference between voxels that counts as half an edge, in parts of the guide's range."""
+
+_REACH2 = 6
+"""Squared distance, in voxels, up to which a voxel counts as a neighbour: 80 neighbours, as Schramm's code takes."""
+
+
+def _checked(guide: NDArray[Any], shape: tuple[int, ...]) -> tuple[Image, float]:
+    """The guide as float32, and its range: what 99.9 % of its voxels lie below, above what 0.1 % do."""
+    if guide.shape != shape:
+        raise ValueError(f"the anatomical image has the grid {guide.shape}, the sodium image {shape}")
+    if not np.isfinite(guide).all():
+        raise ValueError("the anatomical image holds values that are not finite")
+    low, high = np.percentile(guide, [0.1, 99.9])
+    if not high > low:
+        raise ValueError("the anatomical image is constant")
+    return np.asarray(guide, np.float32), float(high - low)
+
+
+def edge_directions(guide: NDArray[Any], edge: float = EDGE) -> Vectors:
+    """Direction field of directional total variation, ``xi = grad v / sqrt(|grad v|^2 + eta^2)``.
+
+    Ehrhardt and Betcke, SIAM J Imaging Sci 2016;9:1084.
+
+    Parameters
+    ----------
+    guide
+        v, (X, Y, Z), on the grid of the sodium image, in any units.
+    edge
+        eta in parts of the guide's range; above the noise of the guide and below the contrast of its tissues.
+
+    Returns
+    -------
+    (3, X, Y, Z), of length below 1.
+
+    Raises
+    ------
+    ValueError
+        If the guide is constant or not finite.
+    """
+    values, span = _checked(guide, guide.shape)
+    slopes = gradient(values / np.float32(span))
+    slopes /= np.sqrt(np.einsum("cxyz,cxyz->xyz", slopes, slopes) + np.float32(edge**2))
+    return slopes
+
+
+def agr(
+    problem: LeastSquares,
+    guide: NDArray[Any],
+    weight: float,
+    iterations: int = 100,
+    tolerance: float = 5e-4,
+    edge: float = EDGE,
+    start: Image | None = None,
+    progress: Progress | None = None,
+) -> Image:
+    """Image x of least ``1/2 x^T N x - b^T x + weight sum_r |grad x - xi (xi . grad x)|_2``.
+
+    Parameters
+    ----------
+    guide
+        T1w image (X, Y, Z) on the grid of the sodium image.
+    weight
+        In the units of the image; half of the noise's standard deviation in the gridded image is safe.
+    iterations, tolerance, start, progress
+        Of :func:`sodium_prep.recon.fista.fista`.
+    edge
+        Of :func:`edge_directions`.
+
+    Returns
+    -------
+    (X, Y, Z) float32.
+
+    Raises
+    ------
+    ValueError
+        If the guide lies on another grid, is constant or not finite.
+    """
+    _checked(guide, problem.right.shape)
+    prior = Variation(problem.right.shape, edge_directions(guide, edge))
+    return fista(problem, lambda v, step: prior.proximal(v, step * weight), iterations, tolerance, start, progress)
+
+
+def similarity_laplacian(guide: NDArray[Any], count: int) -> sparse.csr_array:
+    """Matrix M with ``x^T M x = sum_i sum_(j in B_i) (x_i - x_j)^2``.
+
+    B_i are those of the 80 nearest voxels that are most like voxel i in the guide (Bowsher et al., IEEE Nucl Sci Symp
+    Conf Rec 2004;4:2488); of voxels alike to 0.1 % of its range the nearest.
+
+    Parameters
+    ----------
+    guide
+        (X, Y, Z).
+    count
+        Voxels in each B_i, at most 19, which is what a corner has.
+
+    Returns
+    -------
+    (voxels, voxels) float32.
+    """
+    values, span = _checked(guide, guide.shape)
+    cube = itertools.product(range(-2, 3), repeat=3)
+    offsets = sorted((o for o in cube if 0 < sum(i * i for i in o) <= _REACH2), key=lambda o: sum(i * i for i in o))
+    wide = np.pad(values / np.float32(1e-3 * span), 2, constant_values=np.inf)
+    numbers = np.pad(np.arange(values.size, dtype=np.int32).reshape(values.shape), 2)
+    nx, ny, nz = values.shape
+    chosen = np.empty((nx, ny, nz, count), np.int32)
+    for x in range(nx):
+        views = [(x + 2 + i, slice(2 + j, 2 + j + ny), slice(2 + k, 2 + k + nz)) for i, j, k in offsets]
+        unlike = np.stack([np.abs(wide[v] - wide[x + 2, 2:-2, 2:-2]) for v in views], axis=-1)
+        # Whole steps of the resolution, and the rank by distance behind the point.
+        order = np.rint(unlike) + np.arange(len(offsets), dtype=np.float32) / 128.0
+        best = np.argpartition(order, count, axis=-1)[..., :count]
+        candidates = np.stack([numbers[v] for v in views], axis=-1)
+        chosen[x] = np.take_along_axis(candidates, best, axis=-1)
+    first = np.arange(0, chosen.size + 1, count)
+    like = sparse.csr_array((np.ones(chosen.size, np.float32), chosen.ravel(), first), shape=(values.size,) * 2)
+    both = like + like.T
+    return sparse.csr_array(sparse.diags_array(both.sum(axis=1)) - both)
+
+
+def bowsher(
+    problem: LeastSquares,
+    guide: NDArray[Any],
+    strength: float,
+    neighbours: int = 4,
+    iterations: int = 50,
+    tolerance: float = 5e-4,
+    start: Image | None = None,
+    progress: Progress | None = None,
+) -> Image:
+    """Image x of least ``1/2 x^T N x - b^T x + strength / (2 n) sum_i sum_(j like i) (x_i - x_j)^2``.
+
+    Parameters
+    ----------
+    guide
+        T1w image (X, Y, Z) on the grid of the sodium image.
+    strength
+        Without unit. A difference as large as the noise's standard deviation sd is pulled on as hard as by :func:`agr`
+        with ``weight = strength * sd``; larger ones are pulled on harder.
+    neighbours
+        n, of the 80 nearest voxels those most like it, at most 19.
+    iterations, tolerance, start, progress
+        Of :func:`sodium_prep.recon.conjugate_gradients.conjugate_gradients`; None starts from the gridded image.
+
+    Returns
+    -------
+    (X, Y, Z) float32.
+
+    Raises
+    ------
+    ValueError
+        If the guide lies on another grid, is constant or not finite.
+    """
+    _checked(guide, problem.right.shape)
+    roughness = similarity_laplacian(guide, neighbours) * np.float32(strength / neighbours)
+
+    def operator(image: Image) -> Image:
+        through = problem.normal(image)
+        through += (roughness @ image.ravel()).reshape(image.shape)
+        return through
+
+    first = problem.right if start is None else start
+    return conjugate_gradients(operator, problem.right, first, iterations, tolerance, progress)

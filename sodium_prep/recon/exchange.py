@@ -1,0 +1,215 @@
+"""The exchange format: raw data as named arrays in an ``.npz`` or ``.h5`` file; ``docs/rawdata.md`` describes it.
+
+For data that no other reader knows: whoever can load them in MATLAB or Python can write it.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from sodium_prep.errors import InputError
+from sodium_prep.recon.assemble import MAX_MATRIX, Echo, Grid, Noise, Scan
+from sodium_prep.recon.description import RawDescription
+from sodium_prep.recon.hdf5 import as_text, local_member, most_bytes, open_hdf5, read_array, unreadable
+from sodium_prep.recon.raw_data import NUCLEUS, RawData
+
+_NEEDED = ("kspace", "k_per_m", "dwell_time_s", "nucleus", "affine", "shape", "voxel_mm")
+_NUMBERS = ("field_strength_t", "repetition_time_s", "flip_angle_deg")
+_KNOWN = (*_NEEDED, *_NUMBERS, "echo_times_s", "noise", "block", "n_averages", "trajectory_name")
+_TEXTS = ("nucleus", "trajectory_name")
+_FORMAT = "Write the file as the page Raw data of the documentation has it"
+
+Values = dict[str, Any]
+
+
+def read_exchange(path: Path, description: RawDescription) -> tuple[list[Echo], Scan]:
+    """Readouts of each echo.
+
+    Raises
+    ------
+    InputError
+        If the file is cut short, refers to other files, holds Python objects or more than it can, or its arrays are
+        not those of the format.
+    """
+    values = _read_npz(path) if path.suffix.lower() == ".npz" else _read_hdf5(path)
+    for name in _NEEDED:
+        if name not in values:
+            raise InputError(path, f"has no {name}", _FORMAT)
+    if values["nucleus"] != NUCLEUS:
+        problem = f"its nucleus is {values['nucleus']!r}, not {NUCLEUS}"
+        raise InputError(path, problem, "Give the raw data of the sodium scan")
+    kspace, k = _complex(values, "kspace", (3, 4), path), _array(values, "k_per_m", (3, 4), path)
+    kspace = kspace if kspace.ndim == 4 else kspace[None]
+    n_echoes, _, readouts, samples = kspace.shape
+    if k.shape[-3:] != (readouts, samples, 3) or k.shape[:-3] not in ((), (n_echoes,)):
+        problem = (
+            f"its k_per_m has the shape {k.shape}, but kspace {n_echoes} echoes of {readouts} readouts of {samples}"
+        )
+        raise InputError(path, f"{problem} samples", "Write k of every sample: (readouts, samples, 3)")
+    block = _array(values, "block", (1,), path).astype(np.int32) if "block" in values else np.zeros(readouts, np.int32)
+    if len(block) != readouts:
+        raise InputError(path, f"its block has {len(block)} entries for {readouts} readouts", _FORMAT)
+    times = list(_array(values, "echo_times_s", (0, 1), path).ravel()) if "echo_times_s" in values else []
+    if times and len(times) != n_echoes:
+        raise InputError(path, f"its echo_times_s are {len(times)}, its echoes {n_echoes}", "Write one for each echo")
+    dwell_s = _number(values, "dwell_time_s", path)
+    k_per_mm = np.broadcast_to((1e-3 * k.astype(np.float64)).astype(np.float32), (n_echoes, readouts, samples, 3))
+    echoes = [
+        Echo(one.transpose(1, 0, 2), own_k, dwell_s, block, float(times[number]) if times else None)
+        for number, (one, own_k) in enumerate(zip(kspace, k_per_mm, strict=True))
+    ]
+    return echoes, _scan(values, dwell_s, description, path)
+
+
+def _scan(values: Values, dwell_s: float, description: RawDescription, path: Path) -> Scan:
+    affine, voxel_mm = _array(values, "affine", (2,), path), _array(values, "voxel_mm", (1,), path)
+    shape = _array(values, "shape", (1,), path)
+    if affine.shape != (4, 4) or not np.array_equal(affine[3], (0, 0, 0, 1)) or len(shape) != 3 or len(voxel_mm) != 3:
+        mend = "Write affine as 4 x 4 with the last row 0 0 0 1, shape and voxel_mm with three values each"
+        raise InputError(path, "its affine, shape or voxel_mm is none of an image", mend)
+    (i, j, k), (x, y, z) = (int(n) for n in shape), (float(v) for v in voxel_mm)
+    if not (min(i, j, k) > 0 and max(i, j, k) <= MAX_MATRIX and min(x, y, z) > 0.0):
+        raise InputError(path, f"states a matrix of {shape} voxels of {voxel_mm} mm", "Write whole numbers and mm")
+    averages = _number(values, "n_averages", path) if "n_averages" in values else 1.0
+    if averages < 1.0 or averages != int(averages):
+        raise InputError(path, f"its n_averages is {averages:g}", "Write a whole number")
+    return Scan(
+        source=str(path),
+        grids=[Grid((i, j, k), (x, y, z), affine)],
+        noise=Noise(_complex(values, "noise", (2,), path), dwell_s) if "noise" in values else None,
+        trajectory_name=values.get("trajectory_name"),
+        n_averages=int(averages),
+        description=description,
+        **{name: _number(values, name, path) for name in _NUMBERS if name in values},
+    )
+
+
+def _complex(values: Values, name: str, dims: tuple[int, ...], path: Path) -> NDArray[np.complex64]:
+    """Complex numbers as such, or with real and imaginary part along the last axis."""
+    array = np.asarray(values[name])
+    if array.dtype.kind == "f" and array.shape[-1:] == (2,):
+        array = array[..., 0] + 1j * array[..., 1]
+    if array.dtype.kind != "c" or array.ndim not in dims or not array.size:
+        problem = f"its {name} is {array.dtype} of the shape {array.shape}"
+        raise InputError(path, problem, "Write complex numbers, or real and imaginary parts along the last axis")
+    with np.errstate(over="ignore"):  # what single precision cannot hold is refused as not finite
+        return array.astype(np.complex64)
+
+
+def _array(values: Values, name: str, dims: tuple[int, ...], path: Path) -> NDArray[Any]:
+    array = np.asarray(values[name])
+    if array.dtype.kind not in "fiu" or array.ndim not in dims or not np.isfinite(array).all():
+        problem = f"its {name} is {array.dtype} of the shape {array.shape}, or not finite"
+        raise InputError(path, problem, _FORMAT)
+    return array
+
+
+def _number(values: Values, name: str, path: Path) -> float:
+    array = np.asarray(values[name])
+    if array.size != 1 or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise InputError(path, f"its {name} is no number", _FORMAT)
+    return float(array.ravel()[0])
+
+
+def _check_name(name: str, path: Path) -> None:
+    if name not in _KNOWN:
+        raise InputError(path, f"{name} is not part of the exchange format", f"Known: {', '.join(_KNOWN)}")
+
+
+def _read_hdf5(path: Path) -> Values:
+    """Datasets of the root group, and its attributes for what is small."""
+    found: Values = {}
+    with open_hdf5(path) as file:
+        for name in (*file.keys(), *file.attrs.keys()):
+            _check_name(name, path)
+            member = local_member(file, name, path)
+            if member is None:
+                found[name] = file.attrs[name]
+            elif name in _TEXTS and isinstance(member, h5py.Dataset):
+                found[name] = member[()]
+            else:
+                found[name] = read_array(member, name, path)
+            if name in _TEXTS:
+                found[name] = as_text(found[name])
+    return found
+
+
+def _read_npz(path: Path) -> Values:
+    try:
+        _check_zip(path)
+        with np.load(path, allow_pickle=False) as data:
+            found = {name: data[name] for name in data.files}
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise unreadable(path, "npz") from error
+    return {name: as_text(value) if name in _TEXTS else value for name, value in found.items()}
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse members that are no plain arrays or state more than the file can hold, before any is unpacked."""
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            _check_name(name, path)
+            with archive.open(member) as stream:
+                shape, _, dtype = _array_header(stream)
+                start = stream.tell()
+            if dtype.hasobject:
+                raise InputError(path, f"its {name} holds Python objects", "Save numbers and text only")
+            size = math.prod(shape) * dtype.itemsize
+            total += size
+            if start + size != member.file_size or total > most_bytes(path):
+                raise InputError(path, f"{name} states a size that the file cannot hold", "Write the file again")
+
+
+def _array_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    first: Any = np.lib.format
+    read = first.read_array_header_1_0 if first.read_magic(stream) == (1, 0) else first.read_array_header_2_0
+    return cast("tuple[tuple[int, ...], bool, np.dtype[Any]]", read(stream))
+
+
+def write_exchange(path: str | Path, echoes: Sequence[RawData]) -> None:
+    """Write raw data to a file that :func:`sodium_prep.recon.raw.read_raw` gives back as they are.
+
+    It appears under its name only when complete.
+
+    Parameters
+    ----------
+    path
+        ``.npz`` or ``.h5``, replaced if it exists.
+    echoes
+        Of one acquisition, on one grid, with as many readouts and samples each.
+    """
+    path, first = Path(path), echoes[0]
+    k = np.stack([1e3 * raw.trajectory.k_per_mm.astype(np.float64) for raw in echoes])
+    content: dict[str, Any] = {
+        "kspace": np.stack([raw.kspace for raw in echoes]),
+        "k_per_m": k[0] if all(np.array_equal(one, k[0]) for one in k) else k,
+        "dwell_time_s": first.trajectory.time_s[1],
+        "nucleus": NUCLEUS,
+        "affine": first.affine,
+        "shape": first.shape,
+        "voxel_mm": first.voxel_mm,
+        "echo_times_s": None if first.echo_time_s is None else [raw.echo_time_s for raw in echoes],
+        "n_averages": first.n_averages,
+        **{name: getattr(first, name) for name in ("noise", "block", "trajectory_name", *_NUMBERS)},
+    }
+    arrays = {name: value for name, value in content.items() if value is not None}
+    partial = path.with_name(path.name + ".part")
+    if path.suffix.lower() == ".npz":
+        with partial.open("wb") as stream:
+            np.savez(stream, **arrays)
+    else:
+        with h5py.File(partial, "w") as file:
+            for name, value in arrays.items():
+                file[name] = value
+    partial.replace(path)

@@ -1,0 +1,97 @@
+"""HDF5 files that nobody vouches for: nothing outside the file is read, and nothing larger than it can hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from sodium_prep.errors import InputError
+from sodium_prep.recon.raw_data import PER_MM
+
+_ROOM = 1 << 24
+_MOST_COMPRESSION = 50
+
+
+def most_bytes(path: Path) -> int:
+    """Size that the arrays of a file may state: samples are noisy, so honest ones are hardly compressed."""
+    return _ROOM + _MOST_COMPRESSION * path.stat().st_size
+
+
+def unreadable(path: Path, kind: str) -> InputError:
+    """What to tell of a file that cannot be opened as one of its kind."""
+    reason = f"it is cut short or no {kind} file" if path.exists() else "it is not there"
+    return InputError(path, f"cannot be read: {reason}", "Copy the file again from its source")
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a file for reading.
+
+    Raises
+    ------
+    InputError
+        If it is not there, cut short or no HDF5 file.
+    """
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise unreadable(path, "HDF5") from error
+
+
+def local_member(group: h5py.Group, name: str, path: Path) -> Any:
+    """Member of a group, None where there is none of that name; refused unless it lies in this very file."""
+    if name not in group.keys():  # noqa: SIM118 (membership of the group itself would follow links)
+        return None
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise InputError(path, f"{name} is a link to another place", "Write the data into the file itself")
+    member = group[name]
+    if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
+        raise InputError(path, f"{name} keeps its data in other files", "Write the data into the file itself")
+    return member
+
+
+def read_array(member: Any, name: str, path: Path) -> NDArray[Any]:
+    """Content of a dataset whose stated size the file can hold."""
+    if not isinstance(member, h5py.Dataset):
+        raise InputError(path, f"{name} is no dataset", "Write it as an array")
+    if member.shape is None or member.size * member.dtype.itemsize > most_bytes(path):
+        raise InputError(path, f"{name} states a size that the file cannot hold", "Write the file again")
+    try:
+        return np.asarray(member[()])
+    except OSError as error:
+        raise InputError(path, f"{name} cannot be read", "Copy the file again from its source") from error
+
+
+def as_text(value: Any) -> str | None:
+    """A single string as HDF5 or numpy hold it; None for anything else."""
+    if isinstance(value, np.ndarray | h5py.Empty):
+        value = value.ravel()[0] if isinstance(value, np.ndarray) and value.size == 1 else None
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return str(value) if isinstance(value, str) else None
+
+
+def read_trajectory(path: Path) -> NDArray[np.float32]:
+    """The dataset ``k`` of a file, with its units in the attribute ``units``.
+
+    Returns
+    -------
+    (readouts, samples, 3) for all echoes, or (echoes, readouts, samples, 3), 1/mm, along read, phase and slice.
+    """
+    with open_hdf5(path) as file:
+        member = local_member(file, "k", path)
+        if member is None:
+            raise InputError(path, "has no dataset k", "Write the trajectory as k (readouts, samples, 3)")
+        units = as_text(member.attrs.get("units"))
+        if units not in PER_MM:
+            found = "are not stated" if units is None else f"are {units!r}"
+            mend = "Write k in 1/m and the attribute units = 1/m"
+            raise InputError(path, f"the units of its trajectory {found}", mend)
+        k = read_array(member, "k", path)
+    if k.ndim not in (3, 4) or k.shape[-1] != 3 or k.dtype.kind != "f":
+        problem = f"its k is {k.dtype} of the shape {k.shape}"
+        raise InputError(path, problem, "Write real numbers of the shape (readouts, samples, 3)")
+    return np.asarray(k * PER_MM[units], dtype=np.float32)

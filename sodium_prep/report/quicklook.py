@@ -1,0 +1,47 @@
+"""One PNG picture of an image, to see at a glance whether it came out."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sodium_prep.anat.conform import to_ras
+from sodium_prep.report.layout import figure_width, place_slices
+from sodium_prep.report.mosaic import annotate, draw_overlay, frame
+from sodium_prep.report.svg import new_figure
+
+_SLICES = 6
+
+
+def quicklook(image: NDArray[np.float32], affine: NDArray[np.float64], title: str, label: str) -> bytes:
+    """Axial, coronal and sagittal slices in colour, as a PNG file.
+
+    Parameters
+    ----------
+    image : (X, Y, Z)
+        Any orientation.
+    affine : (4, 4)
+        Voxel to RAS mm.
+    title, label
+        Printed above, and at the colour bar.
+    """
+    values, ras = to_ras(np.nan_to_num(image), affine)
+    high = float(np.percentile(values, 99.5)) or 1.0
+    layout = place_slices(values > 0.15 * high, np.linalg.norm(ras[:3, :3], axis=0), _SLICES)
+    box: dict[str, Any] = {
+        "origin": "lower",
+        "extent": (0, layout.shape[1], 0, layout.shape[0]),
+        "aspect": "auto",
+        "zorder": 1,
+    }
+    with new_figure(figure_width(_SLICES, 9.0), 1.0) as figure:
+        axes, side, _ = frame(figure, layout, title, bar=True, legend=False)
+        if side is not None:
+            draw_overlay(figure, axes, side, layout, values, (0.0, high), "inferno", label, 1.0, box)
+        annotate(axes, layout, ras)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=140, metadata={"Software": None})
+        return stream.getvalue()
