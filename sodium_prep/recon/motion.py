@@ -4,11 +4,15 @@ An object that has moved by ``r -> R r + d`` about the point where the phase of 
 ``y(R^T k) exp(-2 pi i k . d)``: what a block measured at k belongs to ``R^T k`` of the unmoved object, after
 multiplication by ``exp(+2 pi i k . d)``. That is exact for a coil of even sensitivity.
 
-The motion comes from images of the blocks, at the resolution to which each block alone samples the sphere of k-space.
-Two undersampled images do not differ by their motion alone: each carries its own streaks, and the rotation that fits
-best is drawn towards that of the spokes. So the mean of the other blocks is sent through the sampling of a block before
-it is compared with it, and the difference is free of its streaks (they drew the rotation off by 0.4 degrees on
-8 blocks of 1000 spokes). The standard errors come from what is left then: noise, and all that is not rigid.
+The motion comes from the low frequencies that each block alone samples completely. Images of two blocks differ by more
+than their motion: each carries streaks of its own spokes, which draw the rotation that fits best after them. So an
+image of the head is fitted to the samples of all blocks, each in its own pose, while the poses are fitted to what that
+image leaves of the samples; streaks have no part in it. The standard errors come from what is left in the end: noise,
+and all that is not rigid.
+
+Sensitivities stay with the coils while the head moves. Their relations to each other are known, and are moved against
+the head as it is registered; the receive profile that they share is not, so with several coils each block may differ
+from the others by a factor that is a quadratic polynomial in space.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
 from sodium_prep.anat.brain import head_mask
+from sodium_prep.anat.grids import dilate
 from sodium_prep.errors import InputError
 from sodium_prep.physics.readout import filter_window
 from sodium_prep.recon import coils
@@ -42,17 +47,27 @@ _HEAD_MM = 180.0
 """Diameter of what a block has to sample without aliasing."""
 _RADIUS_MM = 60.0
 """Distance of points of a brain from its centre, at which turns count as displacement."""
-_COARSEST_MM = 20.0
-_PASSES = 8
+_COARSEST_MM, _FINEST_MM = 20.0, 7.0
+"""Resolution of the images that are registered: finer ones hold no motion that these do not show."""
+_EVENNESS = 0.6
+"""Least radius that a block samples, relative to spokes spread evenly: random ones have 0.9, a hemisphere has 0.4."""
+_FINER = 1.25
+"""Frequencies of the grid over those of its images: coarser voxels cut the head off unevenly."""
+_MARGIN = 1.25
+"""Around the head, in units of the resolution."""
+_ORDER = 2
+"""Of the polynomials that stand for what the receive profile of several coils does to a moved head."""
+_PASSES, _LEAST_PASSES = 12, 4
 _STEP_MM = 0.02
 _SURE = float(chi2.ppf(0.99, 6))
-_WORST_MISFIT = 1.25
-"""Residual of a block over that of the median block; one within 1 % of 1 is usual."""
+_WORST_MISFIT = 1.1
+"""Residual of a block over that of the median block: usual is 0.98 to 1.02."""
 _LEAST_SIGNAL = 0.8
 _SAME_DIRECTION = 1e-6
+_DEGREES = np.repeat([180.0 / np.pi, 1.0], 3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pose:
     """Where the head lies: ``r -> rotation r + shift_mm`` against a reference, about voxel ``N // 2``, in mm."""
 
@@ -102,15 +117,15 @@ class BlockMotion:
     pose
         Estimated pose against the reference block.
     standard_error
-        (6,) of the rotation vector (degrees) and the shift (mm).
+        (6,) of ``motion``.
     applied
         The pose was taken out of the data: it differs from rest by more than its error (99 %).
     rejected
         The block was left out.
     signal
-        Relative to the mean of all blocks.
+        Over that of the median block.
     misfit
-        Residual of the block against the mean of the others, over that of the median block.
+        Residual of the block against the image of the head, over that of the median block.
     """
 
     n_readouts: int
@@ -120,6 +135,11 @@ class BlockMotion:
     rejected: bool
     signal: float
     misfit: float
+
+    @property
+    def motion(self) -> FloatArray:
+        """Rotation vector in degrees and shift in mm, (6,)."""
+        return np.asarray(self.pose.motion * _DEGREES)
 
 
 @dataclass(frozen=True)
@@ -233,13 +253,14 @@ class _Block:
     """Low frequencies of one block."""
 
     def __init__(
-        self, kspace: ComplexArray, trajectory: Trajectory, readouts: IntArray, cutoff_per_mm: float
+        self, kspace: ComplexArray, trajectory: Trajectory, angles: FloatArray, readouts: IntArray, cutoff_per_mm: float
     ) -> None:
         k = trajectory.k_per_mm[readouts].astype(np.float64)
         radius = np.linalg.norm(k, axis=-1) / cutoff_per_mm
         low = radius < 1.0
-        share = solid_angles(spoke_ends(k)) * trajectory.n_spokes / (4.0 * np.pi)
-        weights = np.broadcast_to(trajectory.weights_mm3, trajectory.k_per_mm.shape[:2])[readouts] * share[:, None]
+        of_all = np.broadcast_to(trajectory.weights_mm3, trajectory.k_per_mm.shape[:2])
+        weights = of_all[readouts] * (solid_angles(spoke_ends(k)) / angles[readouts])[:, None]
+        weights *= of_all.sum() / weights.sum()
         self.k_per_mm = k[low]
         self.kspace = kspace[:, readouts][:, low]
         self.weights = weights[low]
@@ -257,21 +278,17 @@ class _Placed:
     def __init__(self, block: _Block, pose: Pose, maps: ComplexArray, voxel_mm: Size) -> None:
         self.block = block
         k, self.kspace = move_samples(block.k_per_mm, block.kspace, pose)
-        shape = (maps.shape[1], maps.shape[2], maps.shape[3])
-        self.operator = Nufft(k, shape, voxel_mm)
+        self.operator = Nufft(k, (maps.shape[1], maps.shape[2], maps.shape[3]), voxel_mm)
         self.maps = moved_maps(maps, pose, voxel_mm)
-        self.image = self._adjoint(self.kspace, block.weights)
 
-    def _adjoint(self, kspace: ComplexArray, weights: FloatArray) -> FloatArray:
-        total = np.zeros(self.maps.shape[1:])
-        for samples, sensitivity in zip(kspace, self.maps, strict=True):
-            total += (sensitivity.conj() * self.operator.adjoint(samples * weights)).real
-        return total
-
-    def residual(self, image: FloatArray) -> tuple[FloatArray, float]:
-        """Windowed image of what an image of the head leaves of the samples, and its energy."""
-        left = np.stack([y - self.operator.forward(s * image) for y, s in zip(self.kspace, self.maps, strict=True)])
-        return self._adjoint(left, self.block.windowed), float(np.sum(self.block.windowed * np.abs(left) ** 2))
+    def residual(self, image: FloatArray, weights: FloatArray) -> tuple[FloatArray, float]:
+        """What an image of the head leaves of the samples, as an image, and its weighted energy."""
+        out, energy = np.zeros(image.shape), 0.0
+        for samples, sensitivity in zip(self.kspace, self.maps, strict=True):
+            left = samples - self.operator.forward(sensitivity * image)
+            out += (sensitivity.conj() * self.operator.adjoint(left * weights)).real
+            energy += float(np.sum(weights * np.abs(left) ** 2))
+        return out, energy
 
 
 def _positions_mm(shape: Shape, voxel_mm: Size) -> FloatArray:
@@ -287,6 +304,14 @@ def moved_maps(maps: ComplexArray, pose: Pose, voxel_mm: Size) -> ComplexArray:
     matrix = pose.rotation * size[None, :] / size[:, None]
     offset = pose.shift_mm / size + centre - matrix @ centre
     return np.stack([ndimage.affine_transform(s, matrix, offset, order=1, mode="nearest") for s in maps])
+
+
+def _fields(places: FloatArray, order: int) -> FloatArray:
+    """Polynomials of places (..., 3) up to an order, (..., number)."""
+    x, y, z = np.moveaxis(places, -1, 0)
+    powers = [(a, b, c) for a in range(order + 1) for b in range(order + 1) for c in range(order + 1)]
+    powers = sorted((p for p in powers if sum(p) <= order), key=sum)
+    return np.stack([x**a * y**b * z**c for a, b, c in powers], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -313,27 +338,28 @@ def _register(blocks: list[_Block], maps: ComplexArray, mask: NDArray[np.bool_],
     )
     window = coils.low_resolution_window(shape, voxel_mm, cutoff)
     positions = _positions_mm(shape, voxel_mm)
+    fields = _fields(positions / _RADIUS_MM, _ORDER if len(maps) > 1 else 0)
     poses = [STILL] * n
-    for _ in range(_PASSES):
+    image = np.zeros(shape)
+    for number in range(_PASSES):
         placed = [_Placed(block, pose, maps, voxel_mm) for block, pose in zip(blocks, poses, strict=True)]
-        total = np.sum([p.image for p in placed], axis=0)
-        spectrum = fft.fftn(total / n)
+        image = image + mask * np.mean([p.residual(image, p.block.weights)[0] for p in placed], axis=0)
+        left = [p.residual(image, p.block.windowed) for p in placed]
+        spectrum = fft.fftn(image)
         gradient = np.stack([fft.ifftn(2j * np.pi * frequencies[..., a] * spectrum).real for a in range(3)], axis=-1)
-        columns = np.concatenate([np.cross(positions, gradient), gradient, total[..., None] / n], axis=-1)
-        inside = np.stack([fft.fftn(mask * columns[..., i]) for i in range(7)]).reshape(7, -1)
-        whole = np.stack([fft.fftn(columns[..., i]) for i in range(7)]).reshape(7, -1)
+        columns = np.concatenate([np.cross(positions, gradient), gradient, fields * image[..., None]], axis=-1)
+        inside = np.stack([fft.fftn(mask * c).ravel() for c in np.moveaxis(columns, -1, 0)])
+        whole = np.stack([fft.fftn(c).ravel() for c in np.moveaxis(columns, -1, 0)])
         inverse = np.linalg.inv(((inside.conj() * window.ravel()) @ whole.T).real / mask.size)
-        # The mean of the others makes the fit blind to a block's own noise; a step to the mean of all does not overshoot.
-        left = [p.residual(mask * (total - p.image) / (n - 1)) for p in placed]
-        images = np.stack([image for image, _ in left])
-        steps = np.einsum("bxyz,xyzi->bi", images * mask, columns) @ inverse.T * ((n - 1) / n)
+        images = mask * np.stack([windowed for windowed, _ in left])
+        steps = np.einsum("bxyz,xyzi->bi", images, columns) @ inverse.T
         poses = [pose.after(Pose.of(step[:6]).inverse()) for pose, step in zip(poses, steps, strict=True)]
-        if max(Pose.of(step[:6]).displacement_mm for step in steps) < _STEP_MM:
+        if number >= _LEAST_PASSES and max(Pose.of(step[:6]).displacement_mm for step in steps) < _STEP_MM:
             break
     # Noise whose power at each frequency is that of the residual.
-    power = np.abs(fft.fftn(images * mask, axes=(1, 2, 3)).reshape(n, -1)) ** 2 / mask.sum()
+    power = np.abs(fft.fftn(images, axes=(1, 2, 3)).reshape(n, -1)) ** 2 / mask.sum()
     spread = np.stack([((inside * p) @ inside.conj().T).real for p in power]) / mask.size
-    covariances = (inverse @ spread @ inverse.T)[:, :6, :6] * ((n - 1) / n)
+    covariances = (inverse @ spread @ inverse.T)[:, :6, :6]
     return _Fit(poses, covariances, 1.0 + steps[:, 6], np.array([energy for _, energy in left]))
 
 
@@ -342,29 +368,33 @@ def _prepare(
 ) -> tuple[list[_Block], ComplexArray, NDArray[np.bool_], Size]:
     """Blocks, sensitivities and the region of the head on a grid that holds their frequencies."""
     extent = raw.field_of_view_mm
-    half = [int(np.ceil(e * cutoff)) for e in extent]
+    half = [int(np.ceil(_FINER * e * cutoff)) for e in extent]
     shape = (2 * half[0], 2 * half[1], 2 * half[2])
     voxel_mm = (extent[0] / shape[0], extent[1] / shape[1], extent[2] / shape[2])
-    blocks = [_Block(kspace, raw.trajectory, readouts, cutoff) for readouts in members]
+    angles = np.ones(raw.trajectory.n_readouts)
+    if len(raw.trajectory.weights_mm3) > 1:
+        angles = solid_angles(spoke_ends(raw.trajectory.k_per_mm))
+    blocks = [_Block(kspace, raw.trajectory, angles, readouts, cutoff) for readouts in members]
     images = np.mean([block.image(shape, voxel_mm) for block in blocks], axis=0)
     smooth_sd = sigma * float(np.sqrt(sum(np.sum(block.windowed**2) for block in blocks))) / len(blocks)
     maps = coils.sensitivities(images, 3, voxel_mm, smooth_sd)
     # Twice as fine, so that vials beside the head do not melt into it.
     fine_shape = (2 * shape[0], 2 * shape[1], 2 * shape[2])
     fine_mm = (0.5 * voxel_mm[0], 0.5 * voxel_mm[1], 0.5 * voxel_mm[2])
-    fine = [_Block(kspace, raw.trajectory, readouts, 2.0 * cutoff).image(fine_shape, fine_mm) for readouts in members]
-    magnitude = np.linalg.norm(np.mean(fine, axis=0), axis=0)
-    head = head_mask(magnitude.astype(np.float32), np.diag([*fine_mm, 1.0]))[::2, ::2, ::2]
-    return blocks, maps, np.asarray(ndimage.binary_dilation(head)), voxel_mm
+    everything = _Block(kspace, raw.trajectory, angles, np.arange(len(angles)), 2.0 * cutoff)
+    magnitude = np.linalg.norm(everything.image(fine_shape, fine_mm), axis=0)
+    head = head_mask(magnitude.astype(np.float32), np.diag([*fine_mm, 1.0]))
+    near = dilate(head, _MARGIN * 0.5 / cutoff, np.asarray(fine_mm))[::2, ::2, ::2]
+    return blocks, maps, near, voxel_mm
 
 
 def _members(raw: RawData, blocks: int | IntArray) -> list[IntArray]:
     """Readouts of each block."""
-    n = raw.trajectory.n_spokes
+    n = raw.trajectory.n_readouts
     number = np.arange(n) * blocks // n if isinstance(blocks, int) else np.asarray(blocks)
     if number.shape != (n,):
         raise ValueError(f"{n} readouts need {n} block numbers, got {number.shape}")
-    members = [np.flatnonzero(number == value) for value in np.unique(number)]
+    members: list[IntArray] = [np.flatnonzero(number == value) for value in np.unique(number)]
     if len(members) < 2:
         raise ValueError("motion shows only between at least two blocks")
     return members
@@ -372,18 +402,34 @@ def _members(raw: RawData, blocks: int | IntArray) -> list[IntArray]:
 
 def _cutoff(raw: RawData, members: list[IntArray]) -> float:
     """Radius of k-space that every block samples, 1/mm."""
+    if raw.trajectory.extents_per_mm is not None:
+        raise InputError(
+            raw.source,
+            "its readouts sample no sphere of k-space, so they are not complete after a turn of the head",
+            "Reconstruct it without correction of motion",
+        )
     ends = spoke_ends(raw.trajectory.k_per_mm)
-    try:
-        sampled = min(sampled_radius(ends[readouts]) for readouts in members)
-    except ValueError:
-        sampled = 0.0
+    sampled = np.inf
+    for readouts in members:
+        even = np.sqrt(len(readouts) / (4.0 * np.pi)) / _HEAD_MM
+        try:
+            own = sampled_radius(ends[readouts])
+        except ValueError:
+            own = 0.0
+        if own < _EVENNESS * even:
+            raise InputError(
+                raw.source,
+                f"a block of {len(readouts)} of its readouts does not cover the sphere of k-space evenly",
+                "Give blocks whose readouts point in all directions",
+            )
+        sampled = min(sampled, own)
     if sampled < 0.5 / _COARSEST_MM:
         raise InputError(
             raw.source,
-            f"a block of its readouts does not cover the sphere of k-space to a resolution of {_COARSEST_MM:g} mm",
-            "Ask for fewer blocks, or give blocks whose readouts point in all directions",
+            f"a block of its readouts resolves {0.5 / sampled:.0f} mm, too little to show motion",
+            "Ask for fewer blocks",
         )
-    return min(sampled, raw.trajectory.kmax_per_mm)
+    return min(sampled, 0.5 / _FINEST_MM, raw.trajectory.kmax_per_mm)
 
 
 def correct_motion(raw: RawData, blocks: int | IntArray = 8) -> tuple[RawData, MotionReport]:
@@ -392,7 +438,8 @@ def correct_motion(raw: RawData, blocks: int | IntArray = 8) -> tuple[RawData, M
     Parameters
     ----------
     raw
-        Centre-out readouts in the order of their acquisition.
+        Centre-out readouts in the order of their acquisition, read without averaging
+        (:func:`sodium_prep.recon.raw.read_raw` with ``average=False``).
     blocks
         Number of blocks of consecutive readouts, or the number (readouts,) of the block of each readout.
 
@@ -404,45 +451,48 @@ def correct_motion(raw: RawData, blocks: int | IntArray = 8) -> tuple[RawData, M
     Raises
     ------
     InputError
-        If a block does not cover the sphere of k-space well enough for an image of its own.
+        If a block does not cover the sphere of k-space well enough for an image of its own, or no two blocks agree.
     """
     members = _members(raw, blocks)
     cutoff = _cutoff(raw, members)
     kspace, sigma = whitened(raw)
     parts, maps, mask, voxel_mm = _prepare(kspace, sigma, raw, members, cutoff)
     fit = _register(parts, maps, mask, cutoff, voxel_mm)
-    misfit = np.sqrt(fit.energy / [len(readouts) for readouts in members])
+    misfit = np.sqrt(fit.energy / [part.windowed.sum() for part in parts])
     misfit /= np.median(misfit)
     signal = fit.signal / np.median(fit.signal)
     good = (misfit < _WORST_MISFIT) & (signal > _LEAST_SIGNAL)
-    if not good.all() and good.sum() > 1:
-        better = _register([part for part, g in zip(parts, good, strict=True) if g], maps, mask, cutoff, voxel_mm)
-        for place, number in enumerate(np.flatnonzero(good)):
-            fit.poses[number] = better.poses[place]
-            fit.covariances[number] = better.covariances[place]
+    if good.sum() < 2:
+        raise InputError(
+            raw.source, "no two blocks of its readouts agree", "Look at the raw data, or reconstruct them as they are"
+        )
+    final = fit
+    if not good.all():
+        final = _register([part for part, g in zip(parts, good, strict=True) if g], maps, mask, cutoff, voxel_mm)
+    place = np.cumsum(good) - 1
     candidates = np.flatnonzero(good)
-    reference = int(min(candidates, key=lambda a: sum(_between(fit, a, b).displacement_mm for b in candidates)))
+
+    def between(one: int, other: int) -> Pose:
+        """Pose of one block against another's; of a rejected one as it was before the others were fitted again."""
+        poses = [final.poses[place[i]] for i in (one, other)] if good[other] else [fit.poses[i] for i in (one, other)]
+        return poses[1].after(poses[0].inverse())
+
+    reference = int(min(candidates, key=lambda a: sum(between(a, b).displacement_mm for b in candidates)))
     found = []
     for number, readouts in enumerate(members):
-        pose = _between(fit, reference, number)
-        covariance = fit.covariances[number] + fit.covariances[reference]
-        sure = number != reference and pose.motion @ np.linalg.solve(covariance, pose.motion) > _SURE
-        error = np.sqrt(np.diag(covariance)) * np.repeat([180.0 / np.pi, 1.0], 3)
+        pose = between(reference, number)
+        own = final.covariances[place[number]] if good[number] else fit.covariances[number]
+        covariance = own + final.covariances[place[reference]]
+        sure = pose.motion @ np.linalg.solve(covariance, pose.motion) > _SURE
+        error = np.sqrt(np.diag(covariance)) * _DEGREES
+        applied, rejected = bool(sure and good[number]), not good[number]
         found.append(
-            BlockMotion(
-                len(readouts), pose, error, bool(sure and good[number]), not good[number],
-                float(signal[number]), float(misfit[number]),
-            )
-        )  # fmt: skip
+            BlockMotion(len(readouts), pose, error, applied, rejected, float(signal[number]), float(misfit[number]))
+        )
     report = _report(found, reference, raw, cutoff)
     if not any(block.applied or block.rejected for block in found):
         return raw, report
     return _moved(raw, members, found), report
-
-
-def _between(fit: _Fit, one: int, other: int) -> Pose:
-    """Pose of one block against another's."""
-    return fit.poses[other].after(fit.poses[one].inverse())
 
 
 def _report(found: list[BlockMotion], reference: int, raw: RawData, cutoff: float) -> MotionReport:
@@ -454,7 +504,9 @@ def _report(found: list[BlockMotion], reference: int, raw: RawData, cutoff: floa
         )
     rejected = [str(number) for number, block in enumerate(found) if block.rejected]
     if rejected:
-        notes.append(f"Readouts of {len(rejected)} of {len(found)} blocks were left out (blocks {', '.join(rejected)}).")
+        notes.append(
+            f"Readouts of {len(rejected)} of {len(found)} blocks were left out (blocks {', '.join(rejected)})."
+        )
     return MotionReport(tuple(found), reference, 0.5 / cutoff, largest, tuple(notes))
 
 
@@ -470,4 +522,6 @@ def _moved(raw: RawData, members: list[IntArray], found: list[BlockMotion]) -> R
             k[readouts], kspace[:, readouts] = move_samples(k[readouts], kspace[:, readouts], block.pose)
     weights = moved_weights(raw.trajectory, k[kept], kept)
     trajectory = replace(raw.trajectory, k_per_mm=k[kept].astype(np.float32), weights_mm3=weights)
-    return replace(raw, kspace=kspace[:, kept], trajectory=trajectory)
+    return replace(
+        raw, kspace=kspace[:, kept], trajectory=trajectory, block=None if raw.block is None else raw.block[kept]
+    )
