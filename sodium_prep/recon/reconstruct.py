@@ -76,16 +76,13 @@ def whitened(raw: RawData) -> tuple[NDArray[np.complex64], float]:
     sigma = float(np.sqrt(np.trace(covariance).real / len(covariance)))
     if len(covariance) == 1 or sigma == 0.0:
         return raw.kspace, sigma
-    if np.linalg.eigvalsh(covariance)[0] <= 1e-9 * sigma**2:
-        raise InputError(
-            raw.source,
-            "the noise of the receive channels is linearly dependent",
-            "Leave out dead or duplicated channels",
-        )
+    fault = coils.dependent_channels(covariance)
+    if fault:
+        raise InputError(raw.source, fault, "Leave out dead or duplicated channels")
     return np.asarray(coils.whiten(raw.kspace, covariance) * sigma, dtype=np.complex64), sigma
 
 
-def reconstruct(raw: RawData, kspace_filter: FilterName = "none", box: int = 7) -> Reconstruction:
+def reconstruct(raw: RawData, kspace_filter: FilterName = "none", box: int = 3) -> Reconstruction:
     """Grid every channel, estimate the sensitivities, combine and remove the phase.
 
     Parameters
