@@ -34,7 +34,6 @@ def test_variance_of_regional_means_is_predicted():
     rng = np.random.default_rng(99)
     means = np.stack([rows @ _reconstruction(SIGMA * complex_noise(rng, SHAPE)).ravel() for _ in range(800)])
     ratio = predicted / means.var(axis=0)
-    print(ratio)
     # 800 replicas know a variance to 5 %.
     assert np.abs(ratio - 1.0).max() < 0.25
     assert ratio.mean() == pytest.approx(1.0, abs=0.1)
