@@ -11,7 +11,7 @@ from sodium_prep.recon.trajectory import spoke_directions
 from tests.recon.analytic import Ellipsoid, raw_data, small_trajectory
 
 N, VOXEL_MM, PERIOD_MM = 30, 6.0, 300.0
-PLACES = [(s * 44.0, 0.0, 0.0) for s in (-1, 1)] + [(0.0, s * 44.0, 0.0) for s in (-1, 1)]
+PLACES = ((44.0, 0.0, 0.0), (0.0, -44.0, 0.0))
 FLUID = [Ellipsoid(100.0, (13.0,) * 3, place) for place in ((0.0, 0.0, 0.0), *PLACES)]
 HEAD = Ellipsoid(40.0, (62.0, 62.0, 62.0))
 STEEPNESS = 3.4

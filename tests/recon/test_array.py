@@ -103,7 +103,7 @@ def test_vial_beside_a_head_keeps_its_mean(n_coils, snr):
     if np.isfinite(snr):
         sd = result.noise_sd[0, 0, 0]
         assert known[IN_HEAD].mean() / sd == pytest.approx(snr, rel=0.03)
-        assert abs(result.image[AIR].mean()) < 0.04 * sd
+        assert abs(result.image[AIR].mean()) < 0.03 * sd
         assert result.image[AIR].std() < 1.03 * known[AIR].std()
 
 
@@ -157,9 +157,9 @@ def test_espirit_maps_are_closer_to_the_coils_and_as_real():
         espirit_maps(images, result.sensitivities, calibration=31)
 
 
-def test_noise_scan_of_another_dwell_time_and_correlated_noise_of_32_channels(tmp_path):
-    kspace, maps = _array(32)
-    noisy, scan = _noisy(kspace, _sigma(maps, 15.0), (np.eye(32) + 0.1 * _noise(1, (32, 32))).astype(np.complex64))
+def test_noise_scan_of_another_dwell_time_and_correlated_noise(tmp_path):
+    kspace, maps = _array(8)
+    noisy, scan = _noisy(kspace, _sigma(maps, 15.0), (np.eye(8) + 0.2 * _noise(1, (8, 8))).astype(np.complex64))
     path = tmp_path / "array.h5"
     write_ismrmrd(path, raw_data(noisy, trajectory(), N, VOXEL_MM, noise=0.5 * scan))
     with h5py.File(path, "r+") as file:
@@ -171,7 +171,7 @@ def test_noise_scan_of_another_dwell_time_and_correlated_noise_of_32_channels(tm
     np.testing.assert_allclose(raw.noise, scan, rtol=1e-5)
     result = reconstruct(raw)
     covariance = coils.noise_covariance(scan)
-    level = np.sqrt(np.trace(covariance).real / 32)
+    level = np.sqrt(np.trace(covariance).real / 8)
     known = _known(level * coils.whiten(_gridded(noisy), covariance), coils.whiten(maps, covariance))
     assert result.image[IN_HEAD].mean() == pytest.approx(known[IN_HEAD].mean(), rel=0.003)
     assert result.image[AIR].std() == pytest.approx(result.noise_sd[0, 0, 0], rel=0.05)
