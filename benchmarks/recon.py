@@ -161,7 +161,8 @@ def method(folder: Path, name: str, n_coils: int, workers: int):
 def _figures(name, cost, more=""):
     error = f"{cost['error']:.3f}"
     print(
-        f"{name:34}{cost['cpu']:8.1f}{cost['wall']:8.1f}{cost['cpu'] * cost['speed']:8.1f}{cost['peak']:8.0f}{error:>8}  {more}",
+        f"{name:34}{cost['cpu']:8.1f}{cost['wall']:8.1f}{cost['cpu'] * cost['speed']:8.1f}{cost['peak']:8.0f}"
+        f"{error:>8}  {more}",
         flush=True,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def filtered_weights(trajectory: Trajectory, kspace_filter: FilterName) -> NDArr
 
 
 def grid_image(
-    kspace: NDArray[np.complexfloating[Any]],
+    kspace: Iterable[NDArray[np.complexfloating[Any]]],
     trajectory: Trajectory,
     shape: tuple[int, int, int],
     voxel_mm: tuple[float, float, float],
@@ -45,7 +46,7 @@ def grid_image(
     Parameters
     ----------
     kspace
-        (coils, readouts, samples).
+        (readouts, samples) of every coil.
     trajectory
         With the density compensation w.
     shape, voxel_mm
@@ -61,10 +62,7 @@ def grid_image(
     """
     operator = Readouts(trajectory.k_per_mm, shape, voxel_mm, dtype)
     weights = filtered_weights(trajectory, kspace_filter).astype(np.empty(0, dtype).real.dtype)
-    images = np.empty((len(kspace), *shape), dtype=dtype)
-    for coil, image in enumerate(in_order(lambda samples: operator.adjoint(samples * weights), kspace, workers)):
-        images[coil] = image
-    return images
+    return np.stack(list(in_order(lambda samples: operator.adjoint(samples * weights), kspace, workers)))
 
 
 def gridding_noise_sd(sigma: float, trajectory: Trajectory, kspace_filter: FilterName = "none") -> float:

@@ -32,9 +32,9 @@ from sodium_prep.anat.grids import dilate
 from sodium_prep.errors import InputError
 from sodium_prep.physics.readout import filter_window
 from sodium_prep.recon import coils
+from sodium_prep.recon.channels import whitened
 from sodium_prep.recon.nufft import Nufft
 from sodium_prep.recon.raw_data import RawData
-from sodium_prep.recon.reconstruct import whitened
 from sodium_prep.recon.trajectory import Trajectory
 
 FloatArray = NDArray[np.float64]
@@ -455,7 +455,8 @@ def correct_motion(raw: RawData, blocks: int | IntArray = 8) -> tuple[RawData, M
     """
     members = _members(raw, blocks)
     cutoff = _cutoff(raw, members)
-    kspace, sigma = whitened(raw)
+    channels = whitened(raw)
+    kspace, sigma = np.stack(list(channels)), channels.sigma
     parts, maps, mask, voxel_mm = _prepare(kspace, sigma, raw, members, cutoff)
     fit = _register(parts, maps, mask, cutoff, voxel_mm)
     misfit = np.sqrt(fit.energy / [part.windowed.sum() for part in parts])

@@ -16,13 +16,14 @@ from sodium_prep.physics.relaxation import Relaxation
 from sodium_prep.physics.signal import t2star_factor
 from sodium_prep.recon import coils
 from sodium_prep.recon.agr import agr
+from sodium_prep.recon.channels import virtual_channels, whitened
 from sodium_prep.recon.encoding import Encoding, LeastSquares, least_squares, real_part
 from sodium_prep.recon.fista import Progress as Steps
 from sodium_prep.recon.gridding import filtered_weights, grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import trajectory_noise_spectrum
 from sodium_prep.recon.point import point_grid, trajectory_psf
 from sodium_prep.recon.raw_data import RawData
-from sodium_prep.recon.replicas import noise_from_replicas
+from sodium_prep.recon.replicas import passed_noise
 from sodium_prep.recon.response import point_response
 from sodium_prep.recon.sense import conjugate_gradients
 from sodium_prep.recon.time_courses import off_resonance_basis
@@ -151,29 +152,6 @@ def _check_radial_steps(raw: RawData) -> None:
         )
 
 
-def _whitening(raw: RawData) -> tuple[NDArray[np.complex64], float]:
-    """Matrix that gives channels noise of the same standard deviation, and that standard deviation per component."""
-    noise = coils.readout_tail_noise(raw.kspace) if raw.noise is None else raw.noise
-    covariance = coils.noise_covariance(noise)
-    sigma = float(np.sqrt(np.trace(covariance).real / len(covariance)))
-    if len(covariance) == 1 or sigma == 0.0:
-        return np.eye(len(covariance), dtype=np.complex64), sigma
-    if np.linalg.eigvalsh(covariance)[0] <= 1e-9 * sigma**2:
-        raise InputError(
-            raw.source,
-            "the noise of the receive channels is linearly dependent",
-            "Leave out dead or duplicated channels",
-        )
-    matrix = coils.whiten(np.eye(len(covariance), dtype=complex), covariance) * sigma
-    return matrix.astype(np.complex64), sigma
-
-
-def whitened(raw: RawData) -> tuple[NDArray[np.complex64], float]:
-    """Channels with noise of the same standard deviation, and that standard deviation per real component."""
-    matrix, sigma = _whitening(raw)
-    return np.asarray(np.tensordot(matrix, raw.kspace, axes=1), dtype=np.complex64), sigma
-
-
 def reconstruct(raw: RawData, options: Options = Options(), progress: Progress | None = None) -> Reconstruction:
     """Image, noise and point spread function of one scan.
 
@@ -196,14 +174,13 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
     _check(options, raw)
     _check_radial_steps(raw)
     tell = progress or (lambda _what, _number, _of: None)
-    # Gridding is linear: whitened images need no second copy of k-space.
-    whitening, sigma = _whitening(raw)
+    # Concentrations come of gridding, so nothing of it is given away there.
+    channels = whitened(raw) if options.method == "gridding" else virtual_channels(raw)
+    sigma = channels.sigma
     tell("gridding", 0, 1)
     images = grid_image(
-        raw.kspace, raw.trajectory, raw.shape, raw.voxel_mm, options.kspace_filter, workers=options.workers
+        channels, raw.trajectory, raw.shape, raw.voxel_mm, options.kspace_filter, workers=options.workers
     )
-    for plane in range(raw.shape[0]):
-        images[:, plane] = np.tensordot(whitening, images[:, plane], axes=1)
     sd = gridding_noise_sd(sigma, raw.trajectory, options.kspace_filter)
     psd = trajectory_noise_spectrum(raw.shape, raw.voxel_mm, raw.trajectory, options.kspace_filter)
     window = coils.low_resolution_window(raw.shape, raw.voxel_mm, coils.PHASE_CUTOFF * raw.trajectory.kmax_per_mm)
@@ -217,7 +194,7 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
         combined = coils.combine(images, maps)
     else:
         weights = filtered_weights(raw.trajectory, options.kspace_filter).astype(np.float32)
-        combined = encoding.adjoint(np.tensordot(row, raw.kspace, axes=1) * weights for row in whitening)
+        combined = encoding.adjoint(channel * weights for channel in channels)
     del images
     gridded = Reconstruction(
         image=np.ascontiguousarray(combined.real, dtype=np.float32),
@@ -298,7 +275,7 @@ def _iterated(
         clean = replace(problem, right=problem.normal(image))
         still = solve(clean)
         replicas = [solve(replace(problem, right=clean.right + sample)) - still for sample in noise]
-    noise_sd, noise_psd = noise_from_replicas(replicas, raw.voxel_mm)
+    passed = passed_noise(noise, replicas, gridded.noise_sd, gridded.noise_psd, raw.voxel_mm)
     solved = solve(problem) if options.relaxations else image
     contrast = float(np.percentile(gridded.image, _CONTRAST_PERCENTILE))
     psf = {}
@@ -310,8 +287,8 @@ def _iterated(
     return replace(
         gridded,
         image=image,
-        noise_sd=noise_sd,
-        noise_psd=noise_psd,
+        noise_sd=passed.sd,
+        noise_psd=passed.psd,
         method=options.method,
         psf=psf,
         psf_voxel_mm=raw.voxel_mm,
