@@ -20,7 +20,10 @@ from sodium_prep.recon.fista import Image, Progress, fista
 from sodium_prep.recon.tv import Variation, Vectors, gradient
 
 EDGE = 0.03
-"""Length of a difference between voxels that counts as half an edge, in parts of the guide's range."""
+"""Least eta of a direction field, in parts of the guide's range: small beside the contrast of its tissues."""
+
+_EDGE_NOISE = 3.0
+"""Least eta in standard deviations of the guide's noise, whose differences would count as edges otherwise."""
 
 _REACH2 = 6
 """Squared distance, in voxels, up to which a voxel counts as a neighbour: 80 neighbours, as Schramm's code takes."""
@@ -38,7 +41,26 @@ def _checked(guide: NDArray[Any], shape: tuple[int, ...]) -> tuple[Image, float]
     return np.asarray(guide, np.float32), float(high - low)
 
 
-def edge_directions(guide: NDArray[Any], edge: float = EDGE) -> Vectors:
+def guide_noise(guide: NDArray[Any]) -> float:
+    """Standard deviation of the guide's noise, from differences along all three axes at once, which few edges have.
+
+    Their median magnitude (Donoho, IEEE Trans Inf Theory 1995;41:613), over voxels brighter than a tenth of the range.
+
+    Parameters
+    ----------
+    guide
+        (X, Y, Z), in any units; where it is smooth on the scale of a voxel too little is found.
+    """
+    values, span = _checked(guide, guide.shape)
+    details: NDArray[Any] = values
+    for axis in range(3):
+        details = np.diff(details, axis=axis)
+    bright = values[:-1, :-1, :-1] > np.percentile(values, 0.1) + 0.1 * span
+    # The eight voxels of a difference add their variances; 0.6745 is the median magnitude of a standard normal.
+    return float(np.median(np.abs(details[bright]))) / (0.6745 * np.sqrt(8.0)) if bright.any() else 0.0
+
+
+def edge_directions(guide: NDArray[Any], edge: float | None = None) -> Vectors:
     """Direction field of directional total variation, ``xi = grad v / sqrt(|grad v|^2 + eta^2)``.
 
     Ehrhardt and Betcke, SIAM J Imaging Sci 2016;9:1084.
@@ -48,7 +70,7 @@ def edge_directions(guide: NDArray[Any], edge: float = EDGE) -> Vectors:
     guide
         v, (X, Y, Z), on the grid of the sodium image, in any units.
     edge
-        eta in parts of the guide's range; above the noise of the guide and below the contrast of its tissues.
+        eta in parts of the guide's range; None for ``EDGE`` or three times the noise of the guide, whichever is more.
 
     Returns
     -------
@@ -60,6 +82,8 @@ def edge_directions(guide: NDArray[Any], edge: float = EDGE) -> Vectors:
         If the guide is constant or not finite.
     """
     values, span = _checked(guide, guide.shape)
+    if edge is None:
+        edge = max(EDGE, _EDGE_NOISE * guide_noise(guide) / span)
     slopes = gradient(values / np.float32(span))
     slopes /= np.sqrt(np.einsum("cxyz,cxyz->xyz", slopes, slopes) + np.float32(edge**2))
     return slopes
@@ -71,7 +95,7 @@ def agr(
     weight: float,
     iterations: int = 100,
     tolerance: float = 1e-3,
-    edge: float = EDGE,
+    edge: float | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """Image x of least ``1/2 x^T N x - b^T x + weight sum_r |grad x - xi (xi . grad x)|_2``.

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sodium_prep.recon.agr import agr, bowsher, edge_directions, similarity_laplacian
+from sodium_prep.recon.agr import agr, bowsher, edge_directions, guide_noise, similarity_laplacian
 from sodium_prep.recon.encoding import Encoding, least_squares
 from sodium_prep.recon.gridding import gridding_noise_sd
 from sodium_prep.recon.tv import tv
@@ -30,6 +30,20 @@ def test_directions_are_those_of_the_edges():
     np.testing.assert_allclose(xi[1, :, 3], 1.0 / np.sqrt(1.0 + 0.05**2), rtol=1e-5)
     xi[1, :, 3] = 0.0
     assert not xi.any()
+
+
+def test_noise_of_a_guide_is_found_and_is_no_edge():
+    guide = np.zeros((30, 30, 30))
+    guide[3:-3, 3:-3, 3:-3] = 600.0
+    guide[:, 15:] *= 1.6
+    rng = np.random.default_rng(6)
+    flat = (slice(5, 25), slice(5, 13), slice(5, 25))
+    for noise in (10.0, 60.0):
+        noisy = guide + noise * rng.standard_normal(guide.shape)
+        assert guide_noise(noisy) == pytest.approx(noise, rel=0.1)
+        lengths = np.linalg.norm(edge_directions(noisy), axis=0)
+        assert np.median(lengths[flat]) < 0.75
+        assert np.median(lengths[5:25, 14, 5:25]) > 0.85
 
 
 @pytest.mark.parametrize(
