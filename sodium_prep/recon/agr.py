@@ -33,12 +33,14 @@ def _checked(guide: NDArray[Any], shape: tuple[int, ...]) -> tuple[Image, float]
     """The guide as float32, and its range: what 99.9 % of its voxels lie below, above what 0.1 % do."""
     if guide.shape != shape:
         raise ValueError(f"the anatomical image has the grid {guide.shape}, the sodium image {shape}")
-    if not np.isfinite(guide).all():
+    with np.errstate(over="ignore"):
+        values = np.asarray(guide, np.float32)
+    if not np.isfinite(values).all():
         raise ValueError("the anatomical image holds values that are not finite")
-    low, high = np.percentile(guide, [0.1, 99.9])
+    low, high = np.percentile(values, [0.1, 99.9])
     if not high > low:
         raise ValueError("the anatomical image is constant")
-    return np.asarray(guide, np.float32), float(high - low)
+    return values, float(high - low)
 
 
 def guide_noise(guide: NDArray[Any]) -> float:
@@ -144,6 +146,11 @@ def similarity_laplacian(guide: NDArray[Any], count: int) -> sparse.csr_array:
     Returns
     -------
     (voxels, voxels) float32.
+
+    Raises
+    ------
+    ValueError
+        If the guide is constant or not finite, or a corner has fewer neighbours.
     """
     values, span = _checked(guide, guide.shape)
     cube = itertools.product(range(-2, 3), repeat=3)
@@ -158,6 +165,8 @@ def similarity_laplacian(guide: NDArray[Any], count: int) -> sparse.csr_array:
         # Whole steps of the resolution, and the rank by distance behind the point.
         order = np.rint(unlike) + np.arange(len(offsets), dtype=np.float32) / 128.0
         best = np.argpartition(order, count, axis=-1)[..., :count]
+        if np.isinf(np.take_along_axis(order, best, axis=-1)).any():
+            raise ValueError(f"a voxel in a corner has fewer than {count} neighbours")
         candidates = np.stack([numbers[v] for v in views], axis=-1)
         chosen[x] = np.take_along_axis(candidates, best, axis=-1)
     first = np.arange(0, chosen.size + 1, count)

@@ -52,6 +52,7 @@ def test_noise_of_a_guide_is_found_and_is_no_edge():
         (np.zeros((6, 5, 5)), r"grid \(6, 5, 5\), the sodium image \(6, 5, 4\)"),
         (np.full(SHAPE, 3.0), "constant"),
         (np.where(_guide() > 1.0, np.nan, _guide()), "not finite"),
+        (np.where(_guide() > 1.0, 1e300, 0.0), "not finite"),
     ],
 )
 @pytest.mark.parametrize("method", [agr, bowsher])
@@ -76,6 +77,12 @@ def test_laplacian_is_that_of_the_most_similar_neighbours():
         for *_, j in sorted(near)[:3]:
             expected[[i, j, i, j], [i, j, j, i]] += [1.0, 1.0, -1.0, -1.0]
     np.testing.assert_allclose(similarity_laplacian(guide, 3).toarray(), expected, atol=1e-6)
+
+
+def test_more_neighbours_than_a_corner_has_are_refused():
+    assert similarity_laplacian(_guide(), 19).shape == (120, 120)
+    with pytest.raises(ValueError, match="fewer than 20 neighbours"):
+        similarity_laplacian(_guide(), 20)
 
 
 def test_bowsher_is_a_linear_system():
