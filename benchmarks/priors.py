@@ -20,7 +20,7 @@ import numpy as np
 
 from sodium_prep.phantom.ellipsoids import ANALYTIC_HEAD, analytic_image, analytic_kspace
 from sodium_prep.physics.acquisition import Acquisition
-from sodium_prep.recon.agr import EDGE, agr, bowsher
+from sodium_prep.recon.agr import agr, bowsher
 from sodium_prep.recon.conjugate_gradients import conjugate_gradients
 from sodium_prep.recon.encoding import Encoding, least_squares
 from sodium_prep.recon.gridding import gridding_noise_sd
@@ -139,7 +139,7 @@ def main():
             }[name]
             solve(f"{name} {strength / 8.0 if name == 'bowsher' else strength:g}", method)
     # The rest is of the first realisation alone.
-    for edge in (0.01, EDGE, 0.1):
+    for edge in (0.01, 0.03, 0.1):
         solve(f"agr 0.5, edge {edge:g}", partial(agr, guide=guide, weight=0.5 * NOISE, edge=edge), scans[:1])
     for noise, shift in ((0.03, 0.0), (0.1, 0.0), (0.01, 1.5), (0.01, 3.0)):
         other = guide_image(rng, noise, shift)

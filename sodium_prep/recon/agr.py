@@ -20,7 +20,10 @@ from sodium_prep.recon.fista import Image, Progress, fista
 from sodium_prep.recon.tv import Variation, Vectors, gradient
 
 EDGE = 0.03
-"""Length of a difference between voxels that counts as half an edge, in parts of the guide's range."""
+"""Least eta of a direction field, in parts of the guide's range: small beside the contrast of its tissues."""
+
+_EDGE_NOISE = 3.0
+"""Least eta in standard deviations of the guide's noise, whose differences would count as edges otherwise."""
 
 _REACH2 = 6
 """Squared distance, in voxels, up to which a voxel counts as a neighbour: 80 neighbours, as Schramm's code takes."""
@@ -30,15 +33,36 @@ def _checked(guide: NDArray[Any], shape: tuple[int, ...]) -> tuple[Image, float]
     """The guide as float32, and its range: what 99.9 % of its voxels lie below, above what 0.1 % do."""
     if guide.shape != shape:
         raise ValueError(f"the anatomical image has the grid {guide.shape}, the sodium image {shape}")
-    if not np.isfinite(guide).all():
+    with np.errstate(over="ignore"):
+        values = np.asarray(guide, np.float32)
+    if not np.isfinite(values).all():
         raise ValueError("the anatomical image holds values that are not finite")
-    low, high = np.percentile(guide, [0.1, 99.9])
+    low, high = np.percentile(values, [0.1, 99.9])
     if not high > low:
         raise ValueError("the anatomical image is constant")
-    return np.asarray(guide, np.float32), float(high - low)
+    return values, float(high - low)
 
 
-def edge_directions(guide: NDArray[Any], edge: float = EDGE) -> Vectors:
+def guide_noise(guide: NDArray[Any]) -> float:
+    """Standard deviation of the guide's noise, from differences along all three axes at once, which few edges have.
+
+    Their median magnitude (Donoho, IEEE Trans Inf Theory 1995;41:613), over voxels brighter than a tenth of the range.
+
+    Parameters
+    ----------
+    guide
+        (X, Y, Z), in any units; where it is smooth on the scale of a voxel too little is found.
+    """
+    values, span = _checked(guide, guide.shape)
+    details: NDArray[Any] = values
+    for axis in range(3):
+        details = np.diff(details, axis=axis)
+    bright = values[:-1, :-1, :-1] > np.percentile(values, 0.1) + 0.1 * span
+    # The eight voxels of a difference add their variances; 0.6745 is the median magnitude of a standard normal.
+    return float(np.median(np.abs(details[bright]))) / (0.6745 * np.sqrt(8.0)) if bright.any() else 0.0
+
+
+def edge_directions(guide: NDArray[Any], edge: float | None = None) -> Vectors:
     """Direction field of directional total variation, ``xi = grad v / sqrt(|grad v|^2 + eta^2)``.
 
     Ehrhardt and Betcke, SIAM J Imaging Sci 2016;9:1084.
@@ -48,7 +72,7 @@ def edge_directions(guide: NDArray[Any], edge: float = EDGE) -> Vectors:
     guide
         v, (X, Y, Z), on the grid of the sodium image, in any units.
     edge
-        eta in parts of the guide's range; above the noise of the guide and below the contrast of its tissues.
+        eta in parts of the guide's range; None for ``EDGE`` or three times the noise of the guide, whichever is more.
 
     Returns
     -------
@@ -60,6 +84,8 @@ def edge_directions(guide: NDArray[Any], edge: float = EDGE) -> Vectors:
         If the guide is constant or not finite.
     """
     values, span = _checked(guide, guide.shape)
+    if edge is None:
+        edge = max(EDGE, _EDGE_NOISE * guide_noise(guide) / span)
     slopes = gradient(values / np.float32(span))
     slopes /= np.sqrt(np.einsum("cxyz,cxyz->xyz", slopes, slopes) + np.float32(edge**2))
     return slopes
@@ -71,7 +97,7 @@ def agr(
     weight: float,
     iterations: int = 100,
     tolerance: float = 1e-3,
-    edge: float = EDGE,
+    edge: float | None = None,
     start: Image | None = None,
     progress: Progress | None = None,
 ) -> Image:
@@ -83,9 +109,9 @@ def agr(
         T1w image (X, Y, Z) on the grid of the sodium image.
     weight
         In the units of the image. With half of the noise's standard deviation in the gridded image a lesion of 9 mm
-        radius that the guide does not show loses 3 % to what gridding gives, with all of it 5 %, with twice 11 %, with
-        eight times 44 %; structures that it shows lose less than 2 % up to twice (``benchmarks/priors.py``, 3 mm,
-        noise of 4 mM, lesion of 80 mM in 35 mM).
+        radius that the guide does not show loses 3 % to what gridding gives, with all of it 6 %, with twice 11 %, with
+        eight times 47 %; a hippocampus that it shows loses 1 % up to all of it (``benchmarks/priors.py``, 3 mm, noise
+        of 4 mM, lesion of 80 mM in 35 mM).
     iterations, tolerance, start, progress
         Of :func:`sodium_prep.recon.fista.fista`.
     edge
@@ -121,6 +147,11 @@ def similarity_laplacian(guide: NDArray[Any], count: int) -> sparse.csr_array:
     Returns
     -------
     (voxels, voxels) float32.
+
+    Raises
+    ------
+    ValueError
+        If the guide is constant or not finite, or a corner has fewer neighbours.
     """
     values, span = _checked(guide, guide.shape)
     cube = itertools.product(range(-2, 3), repeat=3)
@@ -135,6 +166,8 @@ def similarity_laplacian(guide: NDArray[Any], count: int) -> sparse.csr_array:
         # Whole steps of the resolution, and the rank by distance behind the point.
         order = np.rint(unlike) + np.arange(len(offsets), dtype=np.float32) / 128.0
         best = np.argpartition(order, count, axis=-1)[..., :count]
+        if np.isinf(np.take_along_axis(order, best, axis=-1)).any():
+            raise ValueError(f"a voxel in a corner has fewer than {count} neighbours")
         candidates = np.stack([numbers[v] for v in views], axis=-1)
         chosen[x] = np.take_along_axis(candidates, best, axis=-1)
     first = np.arange(0, chosen.size + 1, count)

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sodium_prep.recon.agr import agr, bowsher, edge_directions, similarity_laplacian
+from sodium_prep.recon.agr import agr, bowsher, edge_directions, guide_noise, similarity_laplacian
 from sodium_prep.recon.encoding import Encoding, least_squares
 from sodium_prep.recon.gridding import gridding_noise_sd
 from sodium_prep.recon.tv import tv
@@ -32,12 +32,27 @@ def test_directions_are_those_of_the_edges():
     assert not xi.any()
 
 
+def test_noise_of_a_guide_is_found_and_is_no_edge():
+    guide = np.zeros((30, 30, 30))
+    guide[3:-3, 3:-3, 3:-3] = 600.0
+    guide[:, 15:] *= 1.6
+    rng = np.random.default_rng(6)
+    flat = (slice(5, 25), slice(5, 13), slice(5, 25))
+    for noise in (10.0, 60.0):
+        noisy = guide + noise * rng.standard_normal(guide.shape)
+        assert guide_noise(noisy) == pytest.approx(noise, rel=0.1)
+        lengths = np.linalg.norm(edge_directions(noisy), axis=0)
+        assert np.median(lengths[flat]) < 0.75
+        assert np.median(lengths[5:25, 14, 5:25]) > 0.85
+
+
 @pytest.mark.parametrize(
     ("guide", "reason"),
     [
         (np.zeros((6, 5, 5)), r"grid \(6, 5, 5\), the sodium image \(6, 5, 4\)"),
         (np.full(SHAPE, 3.0), "constant"),
         (np.where(_guide() > 1.0, np.nan, _guide()), "not finite"),
+        (np.where(_guide() > 1.0, 1e300, 0.0), "not finite"),
     ],
 )
 @pytest.mark.parametrize("method", [agr, bowsher])
@@ -62,6 +77,12 @@ def test_laplacian_is_that_of_the_most_similar_neighbours():
         for *_, j in sorted(near)[:3]:
             expected[[i, j, i, j], [i, j, j, i]] += [1.0, 1.0, -1.0, -1.0]
     np.testing.assert_allclose(similarity_laplacian(guide, 3).toarray(), expected, atol=1e-6)
+
+
+def test_more_neighbours_than_a_corner_has_are_refused():
+    assert similarity_laplacian(_guide(), 19).shape == (120, 120)
+    with pytest.raises(ValueError, match="fewer than 20 neighbours"):
+        similarity_laplacian(_guide(), 20)
 
 
 def test_bowsher_is_a_linear_system():
