@@ -217,8 +217,8 @@ def sensitivities(
 
     A mean over a box takes the maps of a small object from its brighter neighbour where phase or profile bend between
     them. What the maps leave of each channel, averaged in the same way, is added at the end ("twicing", Tukey 1977),
-    less so where the box holds little but noise: a vial of 9 mm radius 5 mm beside a head, at a resolution of 6 mm and
-    with 4 rad of phase from side to side of the head, then keeps 99 % of its mean.
+    less so where the box holds little but noise: a vial of 9 mm radius, 14 mm beside a head at a resolution of 6 mm,
+    then keeps 99 % of its mean where the phase turns by 1 rad in between.
 
     Parameters
     ----------

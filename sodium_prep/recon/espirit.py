@@ -22,7 +22,6 @@ ComplexArray = NDArray[np.complexfloating[Any]]
 
 _GRID: Final = 40
 """Voxels along each axis at which eigenvectors are computed; the operator varies far more slowly."""
-
 _ABOVE_NOISE: Final = 3.0
 """Neighbourhoods overlap, so the largest eigenvalue of noise is two to three times their mean."""
 _RANGE: Final = 1e-4
@@ -58,8 +57,8 @@ def espirit_maps(
     calibration
         Samples along each axis of the centre of the discrete k-space of ``images`` that are used.
     kernel
-        Samples along each axis of a neighbourhood. Larger ones follow finer profiles and more noise: 4 of a field of
-        view of 240 mm do for loops of 60 mm, and twice as well as 6 at a signal-to-noise ratio of 10.
+        Samples along each axis of a neighbourhood. Larger ones follow finer profiles, and more noise: 4 do for loops
+        of 90 mm diameter in a field of view of 240 mm.
     crop
         Lowest eigenvalue that counts as signal.
 
