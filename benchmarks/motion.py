@@ -4,7 +4,8 @@ Usage: OMP_NUM_THREADS=1 python -P benchmarks/motion.py [--coils]
 
 The analytic head moves as ellipsoids do, before its k-space is computed, so nothing of the correction goes into the
 data. DA-3DPR, 3 mm, 8000 spokes, SNR 10 in white matter in the gridded image. With --coils also 8 loops made of 27
-plane waves (5 mm, 3600 spokes; some minutes). Bias of the mean of a region in per cent against the same scan of a head at rest with the same noise.
+plane waves (5 mm, 3600 spokes; some minutes). Bias of the mean of a region in per cent against the same scan of a head
+at rest with the same noise.
 """
 
 from __future__ import annotations

@@ -7,7 +7,15 @@ from scipy.spatial.transform import Rotation
 from sodium_prep.errors import InputError
 from sodium_prep.phantom.ellipsoids import ANALYTIC_HEAD, analytic_kspace, ellipsoid_transform
 from sodium_prep.recon.gridding import grid_image, gridding_noise_sd
-from sodium_prep.recon.motion import STILL, Pose, correct_motion, move_samples, sampled_radius, solid_angles
+from sodium_prep.recon.motion import (
+    STILL,
+    Pose,
+    correct_motion,
+    move_samples,
+    moved_maps,
+    sampled_radius,
+    solid_angles,
+)
 from sodium_prep.recon.trajectory import golden_directions, spoke_directions
 from tests.recon.analytic import complex_noise, raw_data, small_trajectory
 
@@ -163,6 +171,34 @@ def test_vials_that_stay_and_a_block_that_is_spoilt(trajectory, stepped, noise):
     assert corrected.kspace.shape[1] == corrected.trajectory.n_readouts == len(corrected.block) == 3 * n
     assert corrected.trajectory.weights_mm3.sum() == pytest.approx(trajectory.weights_mm3.sum() * trajectory.n_readouts)
     assert "blocks 2" in report.notes[1]
+
+
+def test_sensitivities_stay_while_the_head_moves():
+    pose, voxel_mm, shape = _step(np.random.default_rng(3), 7.0, 20.0), (5.0, 6.0, 7.0), (24, 20, 18)
+    places = (np.moveaxis(np.indices(shape), 0, -1) - np.array(shape) // 2) * voxel_mm
+    slope = np.array([0.3, -0.2 + 0.1j, 0.5j])
+    moved = moved_maps((places @ slope)[None], pose, voxel_mm)[0]
+    inside = np.linalg.norm(places, axis=-1) < 40.0
+    np.testing.assert_allclose(moved[inside], (pose(places) @ slope)[inside], atol=1e-9)
+
+
+def test_steps_under_an_array_of_coils(trajectory, noise):
+    """What the receive profile does to the image of a moved head must not pass for motion."""
+    waves = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.6]]) / 300.0
+    shares = np.array([[1.0, 0.9 * np.exp(0.6j)], [1.0, 0.9 * np.exp(1.4j)]])
+    simple = [e for e in HEAD if e.name in ("scalp", "csf", "wm", "gm", "ventricle-left", "lesion-large")]
+    n = trajectory.n_readouts // BLOCKS
+    blocks = []
+    for number, pose in enumerate(POSES):
+        k = trajectory.k_per_mm[number * n : (number + 1) * n]
+        parts = [analytic_kspace(_moved(simple, pose), replace(trajectory, k_per_mm=k - wave)) for wave in waves]
+        blocks.append(np.tensordot(shares, np.array(parts), axes=1))
+    kspace = np.concatenate(blocks, axis=1)
+    kspace += np.std(noise) * complex_noise(np.random.default_rng(4), kspace.shape) / np.sqrt(2.0)
+    _, report = correct_motion(raw_data(kspace, trajectory, N, VOXEL_MM), BLOCKS)
+    off = np.array([_off(block, pose) for block, pose in zip(report.blocks, POSES, strict=True)])
+    assert off[:, 0].max() < 0.6
+    assert off[:, 1].max() < 0.1
 
 
 @pytest.mark.parametrize(
