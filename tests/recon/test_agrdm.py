@@ -121,7 +121,7 @@ def test_image_is_free_of_decay_and_t2star_is_that_of_the_tissue():
     for where, t2star_s in ((inner, 0.040), (outer, 0.018)):
         assert found.image[where].mean() == pytest.approx(free[where].mean(), rel=0.01)
         assert gridded[where].mean() < 0.985 * free[where].mean()
-        assert np.mean(found.t2star_s[where]) == pytest.approx(t2star_s, rel=0.05)
+        assert np.median(found.t2star_s[where]) == pytest.approx(t2star_s, rel=0.05)
     assert np.isnan(found.t2star_s[_depth(head) > 1.3]).all()
 
 
