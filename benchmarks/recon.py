@@ -159,12 +159,8 @@ def method(folder: Path, name: str, n_coils: int, workers: int):
 
 
 def _figures(name, cost, more=""):
-    error = f"{cost['error']:.3f}"
-    print(
-        f"{name:34}{cost['cpu']:8.1f}{cost['wall']:8.1f}{cost['cpu'] * cost['speed']:8.1f}{cost['peak']:8.0f}"
-        f"{error:>8}  {more}",
-        flush=True,
-    )
+    seconds = "".join(f"{value:8.1f}" for value in (cost["cpu"], cost["wall"], cost["cpu"] * cost["speed"]))
+    print(f"{name:34}{seconds}{cost['peak']:8.0f}{cost['error']:8.3f}  {more}", flush=True)
 
 
 def report_operators(folder: Path) -> None:

@@ -191,7 +191,8 @@ def least_squares(
         ``A^H W y`` where it was computed already.
     """
     operator = encoding.normal(weights)
-    right = encoding.adjoint(kspace * weights.astype(np.float32)) if gridded is None else gridded
+    w = weights.astype(np.float32)
+    right = encoding.adjoint(channel * w for channel in kspace) if gridded is None else gridded
     return LeastSquares(
         real_part(operator), np.ascontiguousarray(right.real, dtype=np.float32), lambda: operator.largest_eigenvalue
     )
