@@ -239,7 +239,7 @@ def test_kspace_alone_makes_a_series(root):
     with pytest.raises(InputError, match="no reconstructed image"):
         collect(root, "01", "01", source="image")
     raw.unlink()
-    with pytest.raises(InputError, match=r"kspace\.dat: cannot be read: it is cut short or no twix file"):
+    with pytest.raises(InputError, match=r"kspace\.dat: cannot be read: it is damaged, cut short or no twix file"):
         collect(root, "01", "01")
     raw.write_bytes(b"<html>")
     with pytest.raises(InputError, match="not an HDF5 file"):
