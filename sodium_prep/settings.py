@@ -13,12 +13,12 @@ from sodium_prep.errors import UsageError
 Estimator = Literal["none", "gtm", "labbe", "joint", "kspace", "mg", "rbv", "mtc", "iy", "rl", "vc", "mlts"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
 ReceiveProfile = Literal["auto", "pair", "reciprocity", "fit", "none"]
-ReconMethod = Literal["auto", "gridding", "sense", "wavelet", "tv", "agr", "vendor"]
-KspaceMethod = Literal["gridding", "sense", "wavelet", "tv", "agr"]
+ReconMethod = Literal["auto", "gridding", "sense", "wavelet", "tv", "agr", "bowsher", "vendor"]
+KspaceMethod = Literal["gridding", "sense", "wavelet", "tv", "agr", "bowsher"]
 Registration = Literal["ants", "greedy"]
 RegionPreset = Literal["main", "lobes", "ad", "als", "epilepsy", "deepgrey"]
 
-GUIDED_METHODS: tuple[KspaceMethod, ...] = ("agr",)
+GUIDED_METHODS: tuple[KspaceMethod, ...] = ("agr", "bowsher")
 """Those that need an anatomical image."""
 KSPACE_METHODS: tuple[KspaceMethod, ...] = get_args(KspaceMethod)
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
@@ -61,6 +61,8 @@ class Settings(BaseModel):
     recon, recon_filter, recon_strength
         Reconstruction of k-space, the window of gridding, and the strength of a prior in units of the noise; None takes
         that of the method.
+    motion_blocks
+        Number of blocks of readouts whose motion is taken out of k-space; 0 for none.
     reference
         References to report; each that the data allow gives its own rows.
     receive_profile
@@ -106,6 +108,7 @@ class Settings(BaseModel):
     recon: ReconMethod = "auto"
     recon_filter: Literal["none", "hamming"] = "none"
     recon_strength: float | None = Field(default=None, gt=0.0, lt=1000.0)
+    motion_blocks: int = Field(default=0, ge=0, le=256)
     reference: tuple[ReferenceName, ...] = REFERENCES
     receive_profile: ReceiveProfile = "auto"
     air_point: bool = False

@@ -28,8 +28,9 @@ class SeriesPlan:
         Image or k-space file of each run.
     kspace
         Whether they are k-space.
-    method, strength
-        How k-space is reconstructed, and the strength of a prior where it is not the method's own.
+    method, strength, motion_blocks
+        How k-space is reconstructed, the strength of a prior where it is not the method's own, and the number of blocks
+        whose motion is taken out.
     described
         For each k-space file, fields of :class:`sodium_prep.recon.description.RawDescription`.
     other_parts
@@ -79,6 +80,7 @@ class SeriesPlan:
     other_parts: tuple[dict[str, Path], ...] = ()
     method: KspaceMethod = "gridding"
     strength: float | None = None
+    motion_blocks: int = 0
     n_channels: int = 1
     acq: str = ""
     suffix: str = "PDw"
@@ -524,7 +526,7 @@ def reconstruction(
 
     step = sodium.ReconstructKspace(
         in_file=str(path), described=described, method=method, kspace_filter=kspace_filter,
-        acquisition=plan.acquisition, relaxation=plan.relaxation, seed=seed, n_threads=n_threads,
+        acquisition=plan.acquisition, relaxation=plan.relaxation, motion_blocks=plan.motion_blocks, seed=seed, n_threads=n_threads,
     )  # fmt: skip
     if method == plan.method:
         step.inputs.points = plan.points_wanted

@@ -88,8 +88,8 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--recon",
         choices=["auto", *KSPACE_METHODS, "vendor"],
-        help="from k-space: gridding, sense (least squares of all channels), wavelet or tv (sparse), agr (guided by "
-        "the anatomical image); vendor: the images given; auto (default): gridding where there is k-space",
+        help="from k-space: gridding, sense (least squares of all channels), wavelet or tv (sparse), agr or bowsher "
+        "(guided by the anatomical image); vendor: the images given; auto (default): gridding where there is k-space",
     )
     group.add_argument(
         "--recon-filter", choices=["none", "hamming"], help="window of gridding on k-space (default: none)"
@@ -98,7 +98,14 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
         "--recon-strength",
         type=float,
         metavar="X",
-        help="strength of the prior of wavelet, tv and agr, in standard deviations of the noise of the gridded image",
+        help="strength of the prior of wavelet, tv, agr and bowsher, in standard deviations of the noise of the gridded "
+        "image",
+    )
+    group.add_argument(
+        "--motion-blocks",
+        type=int,
+        metavar="N",
+        help="take the motion between N consecutive blocks of readouts out of k-space (default: 0, none)",
     )
     group.add_argument(
         "--reference",
@@ -253,6 +260,10 @@ def _check_recon(settings: Settings) -> None:
         raise UsageError("--recon-filter", f"is a window of gridding, not of {method}", "Leave one of them out")
     if settings.recon_strength is not None and method in ("gridding", "sense"):
         raise UsageError("--recon-strength", f"is of a prior, which {method} has none of", "Leave it out")
+    if settings.motion_blocks == 1:
+        raise UsageError("--motion-blocks", "is 1, and one block does not move against others", "Give 2 or more")
+    if settings.motion_blocks and "kspace" in settings.pvc:
+        raise UsageError("--motion-blocks", "goes with no --pvc kspace, which takes all spokes alike", "Leave one out")
 
 
 def _with_absolute_paths(settings: Settings) -> Settings:

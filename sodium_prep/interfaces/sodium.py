@@ -33,6 +33,7 @@ class ReconstructKspace(Step):
         relaxation = traits.Dict(desc="fields of Relaxation that replace the literature's, by tissue")
         guide = File(exists=True, desc="anatomical image")
         transforms = InputMultiObject(File(exists=True), desc="sodium to the guide, the first applied first")
+        motion_blocks = traits.Int(0, usedefault=True, desc="blocks of readouts whose motion is taken out; 0 for none")
         seed = traits.Int(42, usedefault=True)
         n_threads = traits.Int(1, usedefault=True)
 
@@ -44,7 +45,13 @@ class ReconstructKspace(Step):
         from sodium_prep.recon.reconstruct import Options, reconstruct
 
         inputs = self.inputs
-        raw, notes = read_first_echo(inputs.in_file, inputs.described)
+        raw, notes = read_first_echo(inputs.in_file, inputs.described, average=not inputs.motion_blocks)
+        moved_mm = None
+        if inputs.motion_blocks:
+            from sodium_prep.recon.motion import correct_motion
+
+            raw, motion = correct_motion(raw, inputs.motion_blocks)
+            notes, moved_mm = [*notes, *motion.notes], motion.largest_mm
         acquisition = acquisition_from(inputs.acquisition)
         options = Options(
             method=inputs.method,
@@ -68,6 +75,7 @@ class ReconstructKspace(Step):
             "method": result.method,
             "steps": result.steps,
             "strength": result.strength,
+            "motion_mm": moved_mm,
             "kspace_filter": result.kspace_filter,
             "n_coils": result.n_coils,
             "noise_from_scan": result.noise_from_scan,

@@ -183,6 +183,7 @@ def bowsher(
     neighbours: int = 4,
     iterations: int = 50,
     tolerance: float = 1e-3,
+    roughness: sparse.csr_array | None = None,
     start: Image | None = None,
     progress: Progress | None = None,
 ) -> Image:
@@ -198,6 +199,8 @@ def bowsher(
         the one described there loses 3 %, with 1/2 11 % (``benchmarks/priors.py``).
     neighbours
         n, of the 80 nearest voxels those most like it, at most 19.
+    roughness
+        What :func:`similarity_laplacian` makes of the guide, where it is known already.
     iterations, tolerance, start, progress
         Of :func:`sodium_prep.recon.conjugate_gradients.conjugate_gradients`; None starts from the gridded image.
 
@@ -211,11 +214,12 @@ def bowsher(
         If the guide lies on another grid, is constant or not finite.
     """
     _checked(guide, problem.right.shape)
-    roughness = similarity_laplacian(guide, neighbours) * np.float32(strength / neighbours)
+    like = similarity_laplacian(guide, neighbours) if roughness is None else roughness
+    pull = np.float32(strength / neighbours)
 
     def operator(image: Image) -> Image:
         through = problem.normal(image)
-        through += (roughness @ image.ravel()).reshape(image.shape)
+        through += pull * (like @ image.ravel()).reshape(image.shape)
         return through
 
     first = problem.right if start is None else start

@@ -15,7 +15,7 @@ from sodium_prep.physics.acquisition import FilterName
 from sodium_prep.physics.relaxation import Relaxation
 from sodium_prep.physics.signal import t2star_factor
 from sodium_prep.recon import coils
-from sodium_prep.recon.agr import agr
+from sodium_prep.recon.agr import agr, bowsher, similarity_laplacian
 from sodium_prep.recon.channels import virtual_channels, whitened
 from sodium_prep.recon.encoding import Encoding, LeastSquares, least_squares, real_part
 from sodium_prep.recon.fista import Progress as Steps
@@ -38,9 +38,11 @@ Progress = Callable[[str, int, int], None]
 
 _MIN_ALIAS_FREE: Final = 0.75
 """Part of the field of view that the steps along a spoke must sample without aliasing: a head in a usual one."""
-_STRENGTH: Final[dict[KspaceMethod, float]] = {"wavelet": 0.5, "tv": 0.25, "agr": 0.5}
+_STRENGTH: Final[dict[KspaceMethod, float]] = {"wavelet": 0.5, "tv": 0.25, "agr": 0.5, "bowsher": 0.125}
 _CONTRAST_PERCENTILE: Final = 99.0
 _LEAST_HZ: Final = 1.0
+_ALIKE: Final = 4
+"""Neighbours of Bowsher's prior."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,14 @@ class Options:
     method
         ``gridding``: density compensation and transform. ``sense``: least squares of all channels, few steps.
         ``wavelet``, ``tv``: the same with an image that is sparse in wavelets or in its gradient. ``agr``: the same
-        with edges where the anatomical image has them.
+        with edges where the anatomical image has them. ``bowsher``: the same with neighbours pulled together that the
+        anatomical image shows alike.
     kspace_filter
         ``none`` or ``hamming``; of ``gridding`` only.
     strength
         Of the prior, in standard deviations of the noise of the gridded image; None for the method's own.
     guide
-        (X, Y, Z) anatomical image on the grid of the raw data, for ``agr``.
+        (X, Y, Z) anatomical image on the grid of the raw data, for ``agr`` and ``bowsher``.
     relaxations
         Tissues whose point spread function is wanted; the decay of each acts during the readout.
     echo_time_s
@@ -268,8 +271,7 @@ def _iterated(
         solve: Solver = krylov
     else:
         strength = _STRENGTH[options.method] if options.strength is None else options.strength
-        weight = strength * float(gridded.noise_sd.mean())
-        image, solve = _with_prior(problem, options, weight, tell)
+        image, solve = _with_prior(problem, options, strength, float(gridded.noise_sd.mean()), tell)
         tell("noise map", 0, 1)
         # Noise on top of that in the data would meet a prior that is too weak for it, so it is put on the image's own.
         clean = replace(problem, right=problem.normal(image))
@@ -297,12 +299,19 @@ def _iterated(
     )
 
 
-def _with_prior(problem: LeastSquares, options: Options, weight: float, tell: Progress) -> tuple[Image, Solver]:
+def _with_prior(
+    problem: LeastSquares, options: Options, strength: float, noise_sd: float, tell: Progress
+) -> tuple[Image, Solver]:
     """Image by the prior of a method, and the solver that goes on from it for other data."""
+    guide = options.guide
+    like = similarity_laplacian(guide, _ALIKE) if guide is not None and options.method == "bowsher" else None
 
     def solve(data: LeastSquares, start: Image | None = None, told: Steps | None = None) -> Image:
-        if options.guide is not None:
-            return agr(data, options.guide, weight, start=start, progress=told)
+        if guide is not None and options.method == "bowsher":
+            return bowsher(data, guide, strength, _ALIKE, roughness=like, start=start, progress=told)
+        weight = strength * noise_sd
+        if guide is not None:
+            return agr(data, guide, weight, start=start, progress=told)
         return (tv if options.method == "tv" else wavelet)(data, weight, start=start, progress=told)
 
     image = solve(problem, told=lambda number, of: tell(options.method, number, of))

@@ -53,6 +53,10 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Magn Reson Med 1997;37:706-715.",
         "10.1002/mrm.1910370512",
     ),
+    "bowsher2004": Source(
+        "Bowsher JE, Yuan H, Hedlund LW, et al. Utilizing MRI information to estimate F18-FDG distributions in rat "
+        "flank tumors. IEEE Nucl Sci Symp Conf Rec 2004;4:2488-2492."
+    ),
     "brett": Source("Brett M, Markiewicz CJ, Hanke M, et al. nibabel. Zenodo.", "10.5281/zenodo.591597"),
     "brett2001": Source(
         "Brett M, Leff AP, Rorden C, Ashburner J. Spatial normalization of brain images with focal lesions using cost "

@@ -147,6 +147,8 @@ _ITERATED: Final = {
     "{beck2009}.",
     "agr": " From there an image of small directional total variation {ehrhardt2016}, guided by the anatomical image "
     "{schramm2024}, was found by accelerated proximal gradient descent {beck2009}.",
+    "bowsher": " From there an image was found by least squares with Bowsher's prior {bowsher2004}: differences "
+    "between neighbours that are alike in the anatomical image are kept small.",
 }
 """What follows gridding."""
 
@@ -173,6 +175,11 @@ def _reconstruction(step: Step) -> str:
         " was density compensated with the weights that follow from the trajectory and transformed by a "
         "non-uniform fast Fourier transform {barnett2019}, so that image values are signal per unit volume."
     )
+    if step.get("motion_blocks"):
+        text += (
+            f" Rigid motion between {step['motion_blocks']} consecutive blocks of readouts was estimated from their low "
+            "frequencies and taken out of k-space before."
+        )
     text += _ITERATED.get(str(step.get("method")), "")
     if step.get("kspace_filter", "none") != "none":
         text += f" A {str(step['kspace_filter']).capitalize()} window was applied in k-space."

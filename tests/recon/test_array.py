@@ -14,7 +14,7 @@ from sodium_prep.recon import coils
 from sodium_prep.recon.channels import whitened
 from sodium_prep.recon.espirit import espirit_maps
 from sodium_prep.recon.gridding import grid_image, gridding_noise_sd
-from sodium_prep.recon.raw import read_ismrmrd, write_ismrmrd
+from sodium_prep.recon.raw import read_raw, write_ismrmrd
 from sodium_prep.recon.reconstruct import reconstruct
 from tests.recon.analytic import Ellipsoid, raw_data, small_trajectory
 
@@ -169,7 +169,7 @@ def test_noise_scan_of_another_dwell_time_and_correlated_noise(tmp_path):
         records = file["dataset/data"][()]
         records["head"]["sample_time_us"][: -trajectory().n_spokes] *= 4.0
         file["dataset/data"][...] = records
-    raw = read_ismrmrd(path)
+    (raw,) = read_raw(path)
     np.testing.assert_allclose(raw.noise, scan, rtol=1e-5)
     result = reconstruct(raw)
     covariance = coils.noise_covariance(scan)

@@ -38,10 +38,10 @@ def scan(trajectory):
 
 
 def _options(method, **more):
-    return Options(method=method, guide=GUIDE if method == "agr" else None, **more)
+    return Options(method=method, guide=GUIDE if method in ("agr", "bowsher") else None, **more)
 
 
-@pytest.mark.parametrize("method", ["sense", "wavelet", "tv", "agr"])
+@pytest.mark.parametrize("method", ["sense", "wavelet", "tv", "agr", "bowsher"])
 def test_regions_keep_their_value_and_the_noise_is_as_stated(scan, method):
     made = [reconstruct(scan(seed), _options(method, seed=seed)) for seed in range(3)]
     gridded = [reconstruct(scan(seed)) for seed in range(3)]
