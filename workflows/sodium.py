@@ -526,7 +526,8 @@ def reconstruction(
 
     step = sodium.ReconstructKspace(
         in_file=str(path), described=described, method=method, kspace_filter=kspace_filter,
-        acquisition=plan.acquisition, relaxation=plan.relaxation, motion_blocks=plan.motion_blocks, seed=seed, n_threads=n_threads,
+        acquisition=plan.acquisition, relaxation=plan.relaxation, motion_blocks=plan.motion_blocks,
+        seed=seed, n_threads=n_threads,
     )  # fmt: skip
     if method == plan.method:
         step.inputs.points = plan.points_wanted

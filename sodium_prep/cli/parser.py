@@ -98,8 +98,8 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
         "--recon-strength",
         type=float,
         metavar="X",
-        help="strength of the prior of wavelet, tv, agr and bowsher, in standard deviations of the noise of the gridded "
-        "image",
+        help="strength of the prior of wavelet, tv, agr and bowsher, in standard deviations of the noise of the "
+        "gridded image",
     )
     group.add_argument(
         "--motion-blocks",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,58 +17,92 @@ from sodium_prep.bids.images import load_finite
 from sodium_prep.bids.outputs import json_beside, write_bytes, write_json, write_nifti
 from sodium_prep.bids.sidecar import sidecar_from_files
 from sodium_prep.errors import InputError, UsageError
-from sodium_prep.physics.relaxation import tissue_relaxation
+from sodium_prep.physics.relaxation import Tissue, tissue_relaxation
 from sodium_prep.pvc.measured import measured_psf
+from sodium_prep.recon.agrdm import DecayImages
+from sodium_prep.recon.decay import STRENGTH, reconstruct_decay
+from sodium_prep.recon.motion import BlockMotion, MotionReport, correct_motion
 from sodium_prep.recon.raw import RawData, read_raw
 from sodium_prep.recon.reconstruct import Options, Progress, Reconstruction, reconstruct
 from sodium_prep.recon.resample import guide_on_grid
 from sodium_prep.report.quicklook import quicklook
 from sodium_prep.settings import GUIDED_METHODS
 
-_TISSUES = ("GM", "WM", "CSF")
+JOINT = "agrdm"
+"""Image and T2* of all echoes together."""
+_TISSUES: tuple[Tissue, ...] = ("GM", "WM", "CSF")
 
 
 def reconstruct_file(args: argparse.Namespace) -> int:
     """Do what the options of ``sodium-prep-tools recon`` say."""
     _check_options(args)
     sidecar = sidecar_from_files(args.sidecar, args.protocol) if args.sidecar or args.protocol else None
-    raws = read_raw(args.kspace, sidecar.raw_description() if sidecar else None)
+    description = sidecar.raw_description() if sidecar else None
+    raws = read_raw(args.kspace, description, average=not args.motion_blocks)
+    if args.method == JOINT:
+        with _progress() as told:
+            found = reconstruct_decay(
+                raws,
+                _guide(args, raws[0]) if args.t1w else None,
+                STRENGTH if args.strength is None else args.strength,
+                args.threads,
+                lambda number, of: told(JOINT, number, of),
+            )
+        return _tell(_write_decay(args.out, found, raws))
     if not 1 <= args.echo <= len(raws):
         raise InputError(args.kspace, f"holds {len(raws)} echoes, not {args.echo}", "Give --echo within them")
     raw = raws[args.echo - 1]
     echo_time_s, field_t = raw.echo_time_s, raw.field_strength_t
     if sidecar is not None:
         echo_time_s, field_t = sidecar.echo_time_s, sidecar.field_strength_t
-    known = echo_time_s is not None and field_t is not None
-    given = sidecar.relaxation_given() if sidecar else {}
-    options = Options(
-        method=args.method,
-        kspace_filter=args.filter,
-        strength=args.strength,
-        guide=_guide(args, raw) if args.t1w else None,
-        relaxations={t: tissue_relaxation(t, field_t, given.get(t)) for t in _TISSUES} if known else {},  # type: ignore[arg-type]
-        echo_time_s=echo_time_s or 0.0,
-        seed=args.seed,
-        workers=args.threads,
-    )
+    motion = None
     with _progress() as told:
+        if args.motion_blocks:
+            told("motion", 0, 1)
+            raw, motion = correct_motion(raw, args.motion_blocks)
+        options = Options(
+            method=args.method,
+            kspace_filter=args.filter,
+            strength=args.strength,
+            guide=_guide(args, raw) if args.t1w else None,
+            relaxations=_relaxations(echo_time_s, field_t, sidecar.relaxation_given() if sidecar else {}),
+            echo_time_s=echo_time_s or 0.0,
+            off_resonance_hz=_field_map(args, raw) if args.field_map else None,
+            seed=args.seed,
+            workers=args.threads,
+        )
         result = reconstruct(raw, options, told)
-    for path in _write(args.out, result, raw, echo_time_s):
-        print(path)
-    if not known:
+    for note in motion.notes if motion else ():
+        print(note, file=sys.stderr)
+    if not options.relaxations:
         print("no point spread function: echo time or field strength are not known; give --sidecar", file=sys.stderr)
+    return _tell(_write(args.out, result, raw, echo_time_s, motion))
+
+
+def _tell(written: list[Path]) -> int:
+    for path in written:
+        print(path)
     return 0
+
+
+def _relaxations(echo_time_s: float | None, field_t: float | None, given: Any) -> dict[str, Any]:
+    """Tissues whose point spread function can be told."""
+    if echo_time_s is None or field_t is None:
+        return {}
+    return {tissue: tissue_relaxation(tissue, field_t, given.get(tissue)) for tissue in _TISSUES}
 
 
 def _check_options(args: argparse.Namespace) -> None:
     if not args.out.name.endswith(".nii.gz"):
         raise UsageError(args.out, "is not a .nii.gz file name", "Give one")
-    guided = args.method in GUIDED_METHODS
+    guided, joint = args.method in GUIDED_METHODS, args.method == JOINT
     if guided and args.t1w is None:
         raise UsageError("--method", f"{args.method} needs an anatomical image", "Give --t1w")
     for option, value, sense in (
-        ("--t1w", args.t1w, guided),
-        ("--transform", args.transform, guided),
+        ("--t1w", args.t1w, guided or joint),
+        ("--transform", args.transform, args.t1w is not None),
+        ("--field-map", args.field_map, not joint),
+        ("--motion-blocks", args.motion_blocks or None, not joint),
         ("--strength", args.strength, args.method not in ("gridding", "sense")),
         ("--filter", None if args.filter == "none" else args.filter, args.method == "gridding"),
     ):
@@ -76,8 +110,9 @@ def _check_options(args: argparse.Namespace) -> None:
             raise UsageError(option, f"has no meaning for {args.method}", "Leave it out")
     if args.strength is not None and not args.strength > 0.0:
         raise UsageError("--strength", f"is {args.strength:g}", "Give a positive number")
-    if args.threads < 1:
-        raise UsageError("--threads", f"is {args.threads}", "Give a positive number")
+    for option, number, least in (("--threads", args.threads, 1), ("--motion-blocks", args.motion_blocks, 0)):
+        if number < least:
+            raise UsageError(option, f"is {number}", f"Give {least} or more")
 
 
 def _guide(args: argparse.Namespace, raw: RawData) -> Any:
@@ -85,6 +120,12 @@ def _guide(args: argparse.Namespace, raw: RawData) -> Any:
     image, grid = load_finite(args.t1w)
     matrix = read_itk_affine(args.transform) if args.transform else np.eye(4)
     return guide_on_grid(image, grid.affine, matrix, raw.shape, raw.affine)
+
+
+def _field_map(args: argparse.Namespace, raw: RawData) -> Any:
+    """The off-resonance, Hz, on the grid of the raw data."""
+    image, grid = load_finite(args.field_map)
+    return guide_on_grid(image, grid.affine, np.eye(4), raw.shape, raw.affine)
 
 
 @contextmanager
@@ -105,7 +146,33 @@ def _progress() -> Iterator[Progress]:
         yield tell
 
 
-def _write(out: Path, result: Reconstruction, raw: RawData, echo_time_s: float | None) -> list[Path]:
+def _write_decay(out: Path, found: DecayImages, raws: Sequence[RawData]) -> list[Path]:
+    """Image before decay, T2* map, picture and sidecars."""
+    stem, first = out.name.removesuffix(".nii.gz"), raws[0]
+    t2star = out.with_name(f"{stem}_T2starmap.nii.gz")
+    title = f"{Path(first.source).name}: {JOINT}, at the centre of the excitation"
+    picture = quicklook(found.image, first.affine, title, "signal per mm³")
+    common = {
+        "ResonantNucleus": "23Na",
+        "EchoTime": [raw.echo_time_s for raw in raws],
+        "Sources": [Path(first.source).name],
+        "GeneratedBy": [{"Name": "sodium_prep", "Version": __version__}],
+        "Reconstruction": {"Method": JOINT},
+    }
+    text = "Sodium image at the centre of the excitation, before any decay, receive profile not removed"
+    told = "T2* with one exponential; NaN at the level of the noise and beyond the times that the echoes tell"
+    return [
+        write_nifti(out, found.image, first.affine),
+        write_nifti(t2star, found.t2star_s, first.affine),
+        write_bytes(out.with_name(f"{stem}.png"), lambda stream: stream.write(picture)),
+        write_json(json_beside(t2star), {"Description": told, "Units": "s", **common}),
+        write_json(json_beside(out), {"Description": text, "Units": "arbitrary", **common}),
+    ]
+
+
+def _write(
+    out: Path, result: Reconstruction, raw: RawData, echo_time_s: float | None, motion: MotionReport | None
+) -> list[Path]:
     """Image, noise, point spread functions, picture and sidecar; the sidecar last."""
     stem = out.name.removesuffix(".nii.gz")
     written = [
@@ -134,6 +201,7 @@ def _write(out: Path, result: Reconstruction, raw: RawData, echo_time_s: float |
             "KSpaceFilter": result.kspace_filter,
             "Steps": result.steps,
             "Strength": result.strength,
+            "MotionBlocks": [_block(block) for block in motion.blocks] if motion else None,
             "ReceiveChannels": result.n_coils,
             "NoiseFromNoiseScan": result.noise_from_scan,
             "NoiseSD": noise,
@@ -142,3 +210,13 @@ def _write(out: Path, result: Reconstruction, raw: RawData, echo_time_s: float |
     }
     written.append(write_json(json_beside(out), content))
     return written
+
+
+def _block(block: BlockMotion) -> dict[str, Any]:
+    return {
+        "Degrees": [float(x) for x in block.motion[:3]],
+        "Millimetres": [float(x) for x in block.motion[3:]],
+        "StandardError": [float(x) for x in block.standard_error],
+        "Applied": bool(block.applied),
+        "Rejected": bool(block.rejected),
+    }

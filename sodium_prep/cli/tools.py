@@ -89,15 +89,28 @@ def _add_recon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="image to write (.nii.gz); beside it go its sidecar, its noise (OUT_stat-stderr), its point spread "
         "functions (OUT_label-*_psf) and a picture (.png)",
     )
-    add("--method", choices=KSPACE_METHODS, default="gridding", help="default: gridding")
+    add(
+        "--method",
+        choices=[*KSPACE_METHODS, "agrdm"],
+        default="gridding",
+        help="default: gridding; agrdm makes one image without decay and a T2* map (OUT_T2starmap) of all echoes",
+    )
     add("--filter", choices=["none", "hamming"], default="none", help="window of gridding on k-space (default: none)")
     add("--strength", type=float, metavar="X", help="of the prior, in standard deviations of the noise")
-    add("--t1w", type=Path, metavar="NIFTI", help="anatomical image for agr")
+    add("--t1w", type=Path, metavar="NIFTI", help="anatomical image for agr, bowsher and agrdm")
     add(
         "--transform",
         type=Path,
         metavar="FILE",
         help="ITK transform that resamples sodium onto it (default: both headers are right)",
+    )
+    add("--field-map", type=Path, metavar="NIFTI", help="off-resonance in Hz, to be undone")
+    add(
+        "--motion-blocks",
+        type=int,
+        default=0,
+        metavar="N",
+        help="take the motion between N consecutive blocks of readouts out of k-space (default: 0, none)",
     )
     add("--echo", type=int, default=1, metavar="N", help="of several echoes (default: 1)")
     add("--sidecar", type=Path, metavar="JSON", help="BIDS sidecar of the raw data")

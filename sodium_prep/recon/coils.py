@@ -256,6 +256,29 @@ def sensitivities(
     return maps
 
 
+def low_resolution_maps(
+    images: ComplexArray,
+    trajectory: Trajectory,
+    voxel_mm: tuple[float, float, float],
+    noise_sd: float,
+    noise_psd: NDArray[np.floating[Any]],
+) -> NDArray[np.complex64]:
+    """:func:`sensitivities` of gridded images, from their low frequencies.
+
+    Parameters
+    ----------
+    images
+        (coils, X, Y, Z), whitened.
+    noise_sd, noise_psd
+        Standard deviation of the real part of their noise, and its power spectrum (X, Y, Z) with mean 1.
+    """
+    x, y, z = images.shape[1:]
+    window = low_resolution_window((x, y, z), voxel_mm, PHASE_CUTOFF * trajectory.kmax_per_mm)
+    smooth_sd = noise_sd * float(np.sqrt(np.mean(noise_psd * window**2)))
+    found = sensitivities(low_resolution(images, window), voxel_mm=voxel_mm, noise_sd=smooth_sd)
+    return np.asarray(found, dtype=np.complex64)
+
+
 def _combined_by(maps: ComplexArray, images: ComplexArray) -> NDArray[np.floating[Any]]:
     """Give the maps unit norm in place, and return the real part of the images combined by them."""
     norm = np.sqrt(np.sum(np.abs(maps) ** 2, axis=0))

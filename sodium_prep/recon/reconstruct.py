@@ -179,19 +179,13 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
     tell = progress or (lambda _what, _number, _of: None)
     # Concentrations come of gridding, so nothing of it is given away there.
     channels = whitened(raw) if options.method == "gridding" else virtual_channels(raw)
-    sigma = channels.sigma
     tell("gridding", 0, 1)
     images = grid_image(
         channels, raw.trajectory, raw.shape, raw.voxel_mm, options.kspace_filter, workers=options.workers
     )
-    sd = gridding_noise_sd(sigma, raw.trajectory, options.kspace_filter)
+    sd = gridding_noise_sd(channels.sigma, raw.trajectory, options.kspace_filter)
     psd = trajectory_noise_spectrum(raw.shape, raw.voxel_mm, raw.trajectory, options.kspace_filter)
-    window = coils.low_resolution_window(raw.shape, raw.voxel_mm, coils.PHASE_CUTOFF * raw.trajectory.kmax_per_mm)
-    smooth_sd = sd * float(np.sqrt(np.mean(psd * window**2)))
-    maps = np.asarray(
-        coils.sensitivities(coils.low_resolution(images, window), voxel_mm=raw.voxel_mm, noise_sd=smooth_sd),
-        dtype=np.complex64,
-    )
+    maps = coils.low_resolution_maps(images, raw.trajectory, raw.voxel_mm, sd, psd)
     encoding = _encoding(raw, maps, options)
     if options.off_resonance_hz is None:
         combined = coils.combine(images, maps)
@@ -227,7 +221,7 @@ def reconstruct(raw: RawData, options: Options = Options(), progress: Progress |
             for tissue, relaxation in options.relaxations.items()
         }
         return replace(gridded, psf=psf, psf_voxel_mm=voxel_mm)
-    return _iterated(raw, encoding, sigma, gridded, options, tell)
+    return _iterated(raw, encoding, channels.sigma, gridded, options, tell)
 
 
 def _encoding(raw: RawData, maps: NDArray[np.complex64], options: Options) -> Encoding:

@@ -177,8 +177,8 @@ def _reconstruction(step: Step) -> str:
     )
     if step.get("motion_blocks"):
         text += (
-            f" Rigid motion between {step['motion_blocks']} consecutive blocks of readouts was estimated from their low "
-            "frequencies and taken out of k-space before."
+            f" Rigid motion between {step['motion_blocks']} consecutive blocks of readouts was estimated from their "
+            "low frequencies and taken out of k-space before."
         )
     text += _ITERATED.get(str(step.get("method")), "")
     if step.get("kspace_filter", "none") != "none":
