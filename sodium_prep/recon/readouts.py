@@ -20,8 +20,8 @@ _STRAIGHT: Final = 3e-7
 """Departure from common radii along straight lines, relative to the largest k: the rounding of single precision."""
 _DENSITY: Final = 1.5
 _MARGIN: Final = 6
-"""Nodes over those of the sampling theorem, and beyond the ends; with these the interpolation errs by 1e-6."""
-_CONDITION: Final = 1e-6
+"""Nodes over those of the sampling theorem, and beyond the ends; with these the interpolation errs by 1e-7."""
+_CONDITION: Final = 1e-7
 _WORTHWHILE: Final = 0.6
 """Nodes over samples up to which the detour pays."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy import fft
 
-from sodium_prep.recon.readouts import Readouts
+from sodium_prep.recon.nufft import Nufft
 
 ComplexArray = NDArray[np.complexfloating[Any]]
 
@@ -62,13 +62,13 @@ class Toeplitz:
         self.n_courses = len(u)
         double = (2 * shape[0], 2 * shape[1], 2 * shape[2])
         upsampling = _UPSAMPLING if self.dtype == np.complex64 else 2.0
-        operator = Readouts(k_per_mm, double, voxel_mm, dtype, upsampling)
-        voxel_mm3 = float(np.prod(voxel_mm))
+        # All samples, not Readouts: errors of its interpolation would add up over a smooth image.
+        operator = Nufft(k_per_mm.reshape(-1, 3), double, voxel_mm, dtype, upsampling=upsampling)
 
         def spectrum(course: NDArray[Any]) -> NDArray[Any]:
             product = np.broadcast_to((weights * course).astype(self.dtype), k_per_mm.shape[:2])
-            point = operator.adjoint(product)
-            point *= voxel_mm3
+            point = operator.adjoint(product.ravel())
+            point *= operator.voxel_volume_mm3
             # Offsets of -N belong to no pair of voxels; without them the spectrum is as symmetric as it should be.
             point[0], point[:, 0], point[:, :, 0] = 0.0, 0.0, 0.0
             return np.asarray(fft.fftn(fft.ifftshift(point), overwrite_x=True))

@@ -65,6 +65,18 @@ def test_normal_operator_of_a_sampled_sphere_keeps_what_was_sampled():
     assert np.abs(operator(smooth[None].astype(np.complex64))[0] - smooth).max() < 3e-3
 
 
+def test_single_precision_is_enough_for_a_smooth_image():
+    """All of its signal lies where errors of the point response add up."""
+    trajectory = small_trajectory(400, 200)
+    smooth = np.zeros((40, 40, 40), np.complex64)
+    smooth[10:30, 10:30, 10:30] = 40.0
+    maps, weights = np.ones((1, 40, 40, 40)), trajectory.weights_mm3
+    exact = Encoding(trajectory.k_per_mm, (6.0,) * 3, maps, dtype=np.complex128)
+    expected = exact.adjoint(weights * exact.forward(smooth))
+    found = Encoding(trajectory.k_per_mm, (6.0,) * 3, maps.astype(np.complex64)).normal(weights)(smooth)
+    assert np.linalg.norm(found - expected) < 3e-6 * np.linalg.norm(expected)
+
+
 def test_four_courses_are_a_decay_to_half_a_thousandth():
     """Data of two tissues with decay, as exact sums over ellipsoids, against the short sum over the grid's courses."""
     trajectory = small_trajectory(300, 200)
