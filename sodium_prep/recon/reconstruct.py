@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 
 _MIN_ALIAS_FREE: Final = 0.75
 """Part of the field of view that the steps along a spoke must sample without aliasing: a head in a usual one."""
-_STRENGTH: Final[dict[KspaceMethod, float]] = {"wavelet": 0.5, "tv": 0.25, "agr": 0.5, "bowsher": 0.125}
+STRENGTH: Final[dict[KspaceMethod, float]] = {"wavelet": 0.5, "tv": 0.25, "agr": 0.5, "bowsher": 0.125}
 _CONTRAST_PERCENTILE: Final = 99.0
 _LEAST_HZ: Final = 1.0
 _ALIKE: Final = 4
@@ -238,7 +238,7 @@ def _check(options: Options, raw: RawData) -> None:
     if (options.guide is not None) != (options.method in GUIDED_METHODS):
         need = "needs an" if options.method in GUIDED_METHODS else "takes no"
         raise ValueError(f"{options.method} {need} anatomical image")
-    if options.strength is not None and options.method not in _STRENGTH:
+    if options.strength is not None and options.method not in STRENGTH:
         raise ValueError(f"{options.method} has no prior whose strength could be set")
     for name, image in (("anatomical image", options.guide), ("off-resonance map", options.off_resonance_hz)):
         if image is not None and (image.shape != raw.shape or not np.isfinite(image).all()):
@@ -264,7 +264,7 @@ def _iterated(
         steps = len(krylov.steps)
         solve: Solver = krylov
     else:
-        strength = _STRENGTH[options.method] if options.strength is None else options.strength
+        strength = STRENGTH[options.method] if options.strength is None else options.strength
         image, solve = _with_prior(problem, options, strength, float(gridded.noise_sd.mean()), tell)
         tell("noise map", 0, 1)
         # Noise on top of that in the data would meet a prior that is too weak for it, so it is put on the image's own.
