@@ -143,7 +143,8 @@ def conjugate_gradients(folder: Path, n_coils: int, workers: int):
 
 def method(folder: Path, name: str, n_coils: int, workers: int):
     """A whole reconstruction by the command line's defaults, from samples to image and noise map."""
-    from sodium_prep.recon.reconstruct import Options, reconstruct
+    from sodium_prep.recon.options import Options
+    from sodium_prep.recon.reconstruct import reconstruct
 
     problem = load(folder, n_coils)
     raw, guide = problem.raw, problem.guide if name == "agr" else None

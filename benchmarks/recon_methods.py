@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.priors import NOISE, REGIONS, VOXEL_MM, N, affine, guide_image, painted, problems, sense
 from sodium_prep.phantom.ellipsoids import ANALYTIC_HEAD, analytic_image
 from sodium_prep.recon.agr import agr, bowsher
-from sodium_prep.recon.reconstruct import STRENGTH
+from sodium_prep.recon.options import STRENGTH
 from sodium_prep.recon.tv import tv
 from sodium_prep.recon.wavelet import wavelet
 from sodium_prep.report.svg import BLUE, GREEN, ORANGE, PURPLE, new_figure, to_svg

@@ -22,8 +22,9 @@ from sodium_prep.pvc.measured import measured_psf
 from sodium_prep.recon.agrdm import DecayImages
 from sodium_prep.recon.decay import STRENGTH, reconstruct_decay
 from sodium_prep.recon.motion import BlockMotion, MotionReport, correct_motion
+from sodium_prep.recon.options import Options, Progress
 from sodium_prep.recon.raw import RawData, read_raw
-from sodium_prep.recon.reconstruct import Options, Progress, Reconstruction, reconstruct
+from sodium_prep.recon.reconstruct import Reconstruction, reconstruct
 from sodium_prep.recon.resample import guide_on_grid
 from sodium_prep.report.quicklook import quicklook
 from sodium_prep.settings import GUIDED_METHODS
@@ -203,6 +204,7 @@ def _write(
             "Strength": result.strength,
             "MotionBlocks": [_block(block) for block in motion.blocks] if motion else None,
             "ReceiveChannels": result.n_coils,
+            "VirtualChannels": len(result.sensitivities),
             "NoiseFromNoiseScan": result.noise_from_scan,
             "NoiseSD": noise,
             "PointSpreadFunctionFWHM": widths,

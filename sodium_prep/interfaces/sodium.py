@@ -42,7 +42,8 @@ class ReconstructKspace(Step):
         psf_tissues = traits.List(traits.Str, desc="tissue of each of them")
 
     def _run_interface(self, runtime: Any) -> Any:
-        from sodium_prep.recon.reconstruct import Options, reconstruct
+        from sodium_prep.recon.options import Options
+        from sodium_prep.recon.reconstruct import reconstruct
 
         inputs = self.inputs
         raw, notes = read_first_echo(inputs.in_file, inputs.described, average=not inputs.motion_blocks)

@@ -19,8 +19,9 @@ from sodium_prep.phantom.individual import IndividualHead, pose_head, random_rig
 from sodium_prep.phantom.proton import bias_field, clean_t1w, scanned_t1w
 from sodium_prep.phantom.scan import Subject, calibration_protocol, measure, sodium_affine
 from sodium_prep.physics.relaxation import tissue_relaxation
+from sodium_prep.recon.options import Options
 from sodium_prep.recon.raw_data import RawData
-from sodium_prep.recon.reconstruct import Options, reconstruct
+from sodium_prep.recon.reconstruct import reconstruct
 
 _CALIBRATION_SNR = 30.0
 

@@ -5,7 +5,8 @@ import pytest
 
 from sodium_prep.physics.relaxation import Relaxation
 from sodium_prep.pvc.measured import measured_psf
-from sodium_prep.recon.reconstruct import Options, reconstruct
+from sodium_prep.recon.options import Options
+from sodium_prep.recon.reconstruct import reconstruct
 from tests.recon.analytic import Ellipsoid, complex_noise, raw_data, small_trajectory
 
 N, VOXEL_MM = 30, 8.0

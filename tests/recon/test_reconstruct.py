@@ -3,7 +3,8 @@ import pytest
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon.gridding import gridding_noise_sd
-from sodium_prep.recon.reconstruct import Options, reconstruct
+from sodium_prep.recon.options import Options
+from sodium_prep.recon.reconstruct import reconstruct
 from tests.recon.analytic import Ellipsoid, complex_noise, raw_data, small_trajectory
 
 HEAD = Ellipsoid(40.0, (85.0, 72.0, 65.0), (6.0, -4.0, 3.0), 15.0)
