@@ -2,7 +2,7 @@
 
 Usage: OMP_NUM_THREADS=1 python -m benchmarks.agrdm FOLDER [--coils 1 8]
 
-The head, trajectory, grid, coils and noise of :mod:`benchmarks.recon_problem`, at echo times of 0.5 and 5 ms, with one
+The head, trajectory, grid, coils and noise of :mod:`benchmarks._recon_problem`, at echo times of 0.5 and 5 ms, with one
 time constant in each tissue, and once with 60 % of 3 ms and 40 % of 20 ms in gray and white matter. FOLDER keeps the
 k-space between runs. The bias of the image is counted against directional total variation with the same weight on the
 same noise and a head that does not decay, so that what the prior and the resolution do is not taken for decay.
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.recon_problem import NOISE, SHAPE, VOXEL_MM, positions_mm, spokes
-from benchmarks.recon_problem import _waves as all_waves
+from benchmarks._recon_problem import NOISE, SHAPE, VOXEL_MM, positions_mm, spokes
+from benchmarks._recon_problem import _waves as all_waves
 from sodium_prep.phantom.ellipsoids import ANALYTIC_HEAD, analytic_image, ellipsoid_transform
 from sodium_prep.recon.agr import agr
 from sodium_prep.recon.agrdm import DecayData, Echo, agrdm

@@ -1,6 +1,6 @@
 """Cost of reconstruction at the size of a clinical sodium scan, against BART and sigpy where they are installed.
 
-The problem is that of :mod:`benchmarks.recon_problem`. Every case runs in a process of its own, whose peak memory is
+The problem is that of :mod:`benchmarks._recon_problem`. Every case runs in a process of its own, whose peak memory is
 that of the case with its data; "as ref" is its CPU time at the speed of the machine that the goals are stated for, by a
 transform timed before and after it. BART is its command line, with reading and writing of files; sigpy's conjugate
 gradients are its measured transforms times their number. The peers' images are compared after a fitted scale.
@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from scipy import fft
 
-from benchmarks import recon_peers as peers
-from benchmarks.recon_problem import SHAPE, VOXEL_MM, load, make, spokes
+from benchmarks import _recon_peers as peers
+from benchmarks._recon_problem import SHAPE, VOXEL_MM, load, make, spokes
 
 ITERATIONS = 20
 YARDSTICK = 0.031

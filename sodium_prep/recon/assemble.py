@@ -26,7 +26,7 @@ _PROBES = 9
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoiseScan:
     """Samples (coils, n) without signal, recorded with this dwell time."""
 
     samples: NDArray[np.complex64]
@@ -34,7 +34,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Echo:
+class RawEcho:
     """Readouts of one echo in the order in which they were taken.
 
     Attributes
@@ -64,7 +64,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Scan:
+class RawScan:
     """What all echoes of a file share.
 
     Attributes
@@ -79,7 +79,7 @@ class Scan:
 
     source: str
     grids: Sequence[Grid]
-    noise: Noise | None = None
+    noise: NoiseScan | None = None
     trajectory_name: str | None = None
     field_strength_t: float | None = None
     repetition_time_s: float | None = None
@@ -88,7 +88,7 @@ class Scan:
 
 
 def assemble(
-    echoes: Sequence[Echo], scan: Scan, description: RawDescription, *, average: bool = True
+    echoes: Sequence[RawEcho], scan: RawScan, description: RawDescription, *, average: bool = True
 ) -> tuple[RawData, ...]:
     """Raw data of each echo.
 
@@ -140,7 +140,7 @@ def assemble(
     return tuple(found)
 
 
-def _echo_times(echoes: Sequence[Echo], stated: float | None, source: str) -> list[float | None]:
+def _echo_times(echoes: Sequence[RawEcho], stated: float | None, source: str) -> list[float | None]:
     """Echo times, which have to be there and to rise where there are several echoes."""
     times = [echo.echo_time_s for echo in echoes]
     if len(times) == 1:
@@ -190,7 +190,7 @@ def _check_grid(grid: Grid, source: str) -> None:
         raise InputError(source, problem, "Write the geometry of the scan")
 
 
-def _check_samples(echo: Echo, source: str) -> None:
+def _check_samples(echo: RawEcho, source: str) -> None:
     samples, dwell_s = echo.samples, echo.dwell_time_s
     if not 0.0 < dwell_s < 1e-2:
         problem = f"its dwell time sample_time_us is {1e6 * dwell_s:g}"
@@ -207,7 +207,7 @@ def _check_samples(echo: Echo, source: str) -> None:
         raise InputError(source, f"{which} zero", "Check the coil and the export, or leave the channel out")
 
 
-def _average(echo: Echo, source: str) -> tuple[NDArray[np.complex64], NDArray[np.float32], int]:
+def _average(echo: RawEcho, source: str) -> tuple[NDArray[np.complex64], NDArray[np.float32], int]:
     """Mean of readouts with the same trajectory; k-space (coils, spokes, samples), k, number of averages."""
     samples, k = echo.samples, echo.k_per_mm
     probes = np.linspace(0, k.shape[1] - 1, _PROBES).round().astype(int)
@@ -239,7 +239,7 @@ def _trajectory(
         raise InputError(source, str(error), mend) from error
 
 
-def _fitting(scan: Scan, half_extents_per_mm: tuple[float, float, float]) -> Grid:
+def _fitting(scan: RawScan, half_extents_per_mm: tuple[float, float, float]) -> Grid:
     """The first grid whose voxels fit the extent of k-space."""
     for grid in scan.grids:
         products = np.asarray(grid.voxel_mm) * 2.0 * np.asarray(half_extents_per_mm)
@@ -261,7 +261,7 @@ def _by_axis(values: Sequence[float], digits: int = 3) -> str:
     return texts[0] if len(set(texts)) == 1 else " x ".join(texts)
 
 
-def _noise(scan: Scan, coils: int, dwell_time_s: float, n_averages: int) -> NDArray[np.complex64] | None:
+def _noise(scan: RawScan, coils: int, dwell_time_s: float, n_averages: int) -> NDArray[np.complex64] | None:
     """Noise samples (coils, n) at the level of the averaged imaging readouts."""
     if scan.noise is None:
         return None

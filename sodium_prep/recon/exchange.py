@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
-from sodium_prep.recon.assemble import MAX_MATRIX, Echo, Grid, Noise, Scan
+from sodium_prep.recon.assemble import MAX_MATRIX, Grid, NoiseScan, RawEcho, RawScan
 from sodium_prep.recon.hdf5 import as_text, local_member, most_bytes, open_hdf5, read_array, unreadable
 from sodium_prep.recon.raw_data import NUCLEUS, TRAJECTORY_UNITS, RawData, per_mm
 
@@ -30,7 +30,7 @@ _FORMAT = "Write the file as the page Raw data of the documentation has it"
 Values = dict[str, Any]
 
 
-def read_exchange(path: Path) -> tuple[list[Echo], Scan]:
+def read_exchange(path: Path) -> tuple[list[RawEcho], RawScan]:
     """Readouts of each echo.
 
     Raises
@@ -63,13 +63,13 @@ def read_exchange(path: Path) -> tuple[list[Echo], Scan]:
     dwell_s = _number(values, "dwell_time_s", path)
     k_per_mm = np.broadcast_to(per_mm(k, TRAJECTORY_UNITS), (n_echoes, readouts, samples, 3))
     echoes = [
-        Echo(one.transpose(1, 0, 2), own_k, dwell_s, block, float(times[number]) if times else None)
+        RawEcho(one.transpose(1, 0, 2), own_k, dwell_s, block, float(times[number]) if times else None)
         for number, (one, own_k) in enumerate(zip(kspace, k_per_mm, strict=True))
     ]
     return echoes, _scan(values, dwell_s, path)
 
 
-def _scan(values: Values, dwell_s: float, path: Path) -> Scan:
+def _scan(values: Values, dwell_s: float, path: Path) -> RawScan:
     affine = _array(values, "affine", (2,), path).astype(np.float64)
     shape, voxel_mm = _whole(values, "shape", path), _list(values, "voxel_mm", path)
     if affine.shape != (4, 4) or not np.array_equal(affine[3], (0, 0, 0, 1)) or len(shape) != 3 or len(voxel_mm) != 3:
@@ -81,10 +81,10 @@ def _scan(values: Values, dwell_s: float, path: Path) -> Scan:
     averages = _whole(values, "n_averages", path).tolist() if "n_averages" in values else [1]
     if len(averages) != 1 or averages[0] < 1:
         raise InputError(path, f"its n_averages is {averages}", "Write a whole number")
-    return Scan(
+    return RawScan(
         source=str(path),
         grids=[Grid((i, j, k), (x, y, z), affine)],
-        noise=Noise(_complex(values, "noise", (2,), path), dwell_s) if "noise" in values else None,
+        noise=NoiseScan(_complex(values, "noise", (2,), path), dwell_s) if "noise" in values else None,
         trajectory_name=values.get("trajectory_name"),
         n_averages=averages[0],
         **{name: _number(values, name, path) for name in _NUMBERS if name in values},

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sodium_prep.errors import InputError
-from sodium_prep.recon.assemble import CONVERT, Echo, Grid, Noise, Scan, oriented_grid
+from sodium_prep.recon.assemble import CONVERT, Grid, NoiseScan, RawEcho, RawScan, oriented_grid
 from sodium_prep.recon.ismrmrd_file import Records, read_records
 from sodium_prep.recon.raw_data import NUCLEUS, PER_MM, TRAJECTORY_UNITS, per_mm
 
@@ -23,7 +23,7 @@ _GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir")
 _PER_ECHO = ("number_of_samples", "discard_pre", "discard_post", "sample_time_us")
 
 
-def read_ismrmrd(path: Path) -> tuple[list[Echo], Scan]:
+def read_ismrmrd(path: Path) -> tuple[list[RawEcho], RawScan]:
     """Readouts of each echo (index ``contrast``) in the order of the file; noise readouts are split off.
 
     Raises
@@ -44,7 +44,7 @@ def read_ismrmrd(path: Path) -> tuple[list[Echo], Scan]:
     # A file with one of several echoes may state all of their times, or its own.
     known = {int(numbers[0]): times[0]} if len(numbers) == len(times) == 1 else dict(enumerate(times))
     echoes = [_echo(imaging.chosen(contrast == n), units, known.get(int(n)), path) for n in numbers]
-    return echoes, Scan(
+    return echoes, RawScan(
         source=str(path),
         grids=[_grid(space, imaging.heads[0], path) for space in (encoding.reconSpace, encoding.encodedSpace)],
         noise=_noise(noise, path),
@@ -113,7 +113,7 @@ def _encoding(header: Any, imaging: Records, path: Path) -> tuple[Any, str]:
     return encoding, str(units[0])
 
 
-def _echo(records: Records, units: str, time_ms: float | None, path: Path) -> Echo:
+def _echo(records: Records, units: str, time_ms: float | None, path: Path) -> RawEcho:
     """One echo without the samples to discard."""
     _check_alike(records, _PER_ECHO, path)
     head = records.heads[0]
@@ -127,7 +127,7 @@ def _echo(records: Records, units: str, time_ms: float | None, path: Path) -> Ec
     samples = np.empty((coils, len(k), k.shape[1]), dtype=np.complex64)  # the order of RawData, which needs no copy
     for row, values in enumerate(records.samples):
         samples[:, row] = values.view(np.complex64).reshape(coils, n)[:, kept]
-    return Echo(
+    return RawEcho(
         samples=samples.transpose(1, 0, 2),
         k_per_mm=per_mm(k, units),
         dwell_time_s=1e-6 * float(head["sample_time_us"]),
@@ -148,7 +148,7 @@ def _grid(space: Any, head: Any, path: Path) -> Grid:
     )
 
 
-def _noise(noise: Records, path: Path) -> Noise | None:
+def _noise(noise: Records, path: Path) -> NoiseScan | None:
     if not len(noise.heads):
         return None
     heads = noise.heads
@@ -158,6 +158,6 @@ def _noise(noise: Records, path: Path) -> Noise | None:
         raise InputError(path, "the length of a noise readout contradicts its header", CONVERT)
     if not 0.0 < dwell_us < 1e4:
         raise InputError(path, f"its noise's sample_time_us is {dwell_us:g}", "Write it, or leave the noise out")
-    return Noise(
+    return NoiseScan(
         np.concatenate([s.view(np.complex64).reshape(coils, -1) for s in noise.samples], axis=1), 1e-6 * dwell_us
     )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import Acquisition
-from sodium_prep.recon.assemble import CONVERT, Echo, Grid, Noise, Scan, oriented_grid
+from sodium_prep.recon.assemble import CONVERT, Grid, NoiseScan, RawEcho, RawScan, oriented_grid
 from sodium_prep.recon.description import RawDescription
 from sodium_prep.recon.hdf5 import read_trajectory, unreadable
 from sodium_prep.recon.raw_data import NUCLEUS
@@ -49,7 +49,7 @@ class _Readout(NamedTuple):
     quaternion: tuple[float, float, float, float]
 
 
-def read_twix(path: Path, description: RawDescription) -> tuple[list[Echo], Scan]:
+def read_twix(path: Path, description: RawDescription) -> tuple[list[RawEcho], RawScan]:
     """Readouts of each echo of the last measurement of a file; noise is that of any measurement in it.
 
     Parameters
@@ -87,7 +87,7 @@ def read_twix(path: Path, description: RawDescription) -> tuple[list[Echo], Scan
         own = [one for one in readouts if one.echo == number]
         _, block = np.unique([one.block for one in own], axis=0, return_inverse=True)
         echoes.append(
-            Echo(
+            RawEcho(
                 samples=np.stack([one.samples for one in own]),
                 k_per_mm=k[_rows(own, len(k), path)],
                 dwell_time_s=dwell_s,
@@ -95,7 +95,7 @@ def read_twix(path: Path, description: RawDescription) -> tuple[list[Echo], Scan
                 echo_time_s=_scaled(_number(protocol, "alTE", number), 1e-6),
             )
         )
-    return echoes, Scan(
+    return echoes, RawScan(
         source=str(path),
         grids=[_grid(protocol, description, readouts[0], path)],
         noise=noise,
@@ -231,10 +231,10 @@ def _dwell_time_s(protocol: Any, path: Path) -> float:
     return 1e-9 * dwell_ns
 
 
-def _noise(samples: list[NDArray[np.complex64]], protocol: Any, path: Path) -> Noise:
+def _noise(samples: list[NDArray[np.complex64]], protocol: Any, path: Path) -> NoiseScan:
     if len({len(one) for one in samples}) > 1:
         raise InputError(path, "its noise readouts differ in channels", "Export the measurement again")
-    return Noise(np.concatenate(samples, axis=1), _dwell_time_s(protocol, path))
+    return NoiseScan(np.concatenate(samples, axis=1), _dwell_time_s(protocol, path))
 
 
 def _rows(readouts: list[_Readout], n_spokes: int, path: Path) -> NDArray[np.int64]:

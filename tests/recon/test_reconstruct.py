@@ -122,8 +122,10 @@ def test_refusals(trajectory):
         reconstruct(raw_data(kspace[[0, 0]], trajectory, N, VOXEL_MM, noise=scan[[0, 0]]))
 
 
-def test_a_map_of_off_resonance_undoes_it(trajectory):
+def test_a_map_of_off_resonance_undoes_it():
     """Two bodies of 25 and -40 Hz, each with its own turning signal in closed form."""
+    n, voxel = 24, 10.0
+    trajectory = small_trajectory(1000, 130, resolution_mm=voxel)
     bodies = {
         25.0: Ellipsoid(40.0, (50.0, 50.0, 50.0), (-52.0, 0.0, 0.0)),
         -40.0: Ellipsoid(60.0, (40.0, 40.0, 40.0), (48.0, 10.0, 0.0)),
@@ -132,13 +134,13 @@ def test_a_map_of_off_resonance_undoes_it(trajectory):
     turned = sum(
         b.spectrum(trajectory.k_per_mm) * np.exp(2j * np.pi * hertz * trajectory.time_s) for hertz, b in bodies.items()
     )
-    x = (np.indices((N,) * 3)[0] - N // 2) * VOXEL_MM
+    x = (np.indices((n,) * 3)[0] - n // 2) * voxel
     hertz_map = np.where(x < 2.0, 25.0, -40.0).astype(np.float32)
+    inside = np.any([b.depth((n,) * 3, (voxel,) * 3) < 0.7 for b in bodies.values()], axis=0)
     for method in ("gridding", "sense"):
         truth, blurred, mended = (
-            reconstruct(raw_data(data[None], trajectory, N, VOXEL_MM), Options(method=method, off_resonance_hz=field))
+            reconstruct(raw_data(data[None], trajectory, n, voxel), Options(method=method, off_resonance_hz=field))
             for data, field in ((still, None), (turned, None), (turned, hertz_map))
         )
-        inside = np.any([b.depth((N,) * 3, (VOXEL_MM,) * 3) < 0.9 for b in bodies.values()], axis=0)
         error, before = (np.linalg.norm((one.image - truth.image)[inside]) for one in (mended, blurred))
         assert error < 0.15 * before

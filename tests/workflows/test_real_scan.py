@@ -7,7 +7,7 @@ import pytest
 from tests.shared import shared_path
 from tests.workflows.study import process, rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_a_real_scan_without_t1w_and_known_vials(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.recon_problem import SHAPE, VOXEL_MM, Problem, load
+from benchmarks._recon_problem import SHAPE, VOXEL_MM, Problem, load
 
 _FIELD_MM = SHAPE[0] * VOXEL_MM[0]
 
