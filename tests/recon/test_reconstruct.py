@@ -124,8 +124,8 @@ def test_refusals(trajectory):
 
 def test_a_map_of_off_resonance_undoes_it():
     """Two bodies of 25 and -40 Hz, each with its own turning signal in closed form."""
-    n, voxel = 24, 10.0
-    trajectory = small_trajectory(1000, 130, resolution_mm=voxel)
+    n, voxel = 40, 6.0
+    trajectory = small_trajectory(3000, 200)
     bodies = {
         25.0: Ellipsoid(40.0, (50.0, 50.0, 50.0), (-52.0, 0.0, 0.0)),
         -40.0: Ellipsoid(60.0, (40.0, 40.0, 40.0), (48.0, 10.0, 0.0)),
@@ -136,7 +136,7 @@ def test_a_map_of_off_resonance_undoes_it():
     )
     x = (np.indices((n,) * 3)[0] - n // 2) * voxel
     hertz_map = np.where(x < 2.0, 25.0, -40.0).astype(np.float32)
-    inside = np.any([b.depth((n,) * 3, (voxel,) * 3) < 0.7 for b in bodies.values()], axis=0)
+    inside = np.any([b.depth((n,) * 3, (voxel,) * 3) < 0.9 for b in bodies.values()], axis=0)
     for method in ("gridding", "sense"):
         truth, blurred, mended = (
             reconstruct(raw_data(data[None], trajectory, n, voxel), Options(method=method, off_resonance_hz=field))
