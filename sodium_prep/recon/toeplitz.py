@@ -77,7 +77,7 @@ class Toeplitz:
         self._kernels: dict[tuple[int, int], NDArray[Any]] = {}
         if np.iscomplexobj(u):
             for row, column in pairs:
-                # Imaginary parts that only rounding makes are subnormal in the transform, which takes ten times as long.
+                # An imaginary part of mere rounding is subnormal in the transform, which takes ten times as long.
                 product = u[row].conj() * u[column]
                 self._kernels[row, column] = spectrum(product.real if row == column else product)
             return
