@@ -125,12 +125,12 @@ def passed_noise(
     width = 1.0 / min(n * v for n, v in zip(sd.shape, voxel_mm, strict=True))
     shell = np.rint(np.sqrt(x**2 + y**2 + z**2) / width).astype(np.intp).ravel()
 
-    def spectrum(samples: Sequence[Image], level: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        scale = np.where(level > 0.0, level, np.inf)
-        power = np.sum([np.abs(fft.fftn(s / scale)) ** 2 for s in samples], axis=0)
+    def spectrum(samples: Sequence[Image]) -> NDArray[np.float64]:
+        # Not over the local deviation: that follows the samples themselves, and would take from their low frequencies.
+        power = np.sum([np.abs(fft.fftn(s)) ** 2 for s in samples], axis=0)
         return np.asarray(np.bincount(shell, power.ravel()), np.float64)
 
-    gain = spectrum(after, sd) / np.maximum(spectrum(before, noise_sd), np.finfo(np.float32).tiny)
+    gain = spectrum(after) / np.maximum(spectrum(before), np.finfo(np.float32).tiny)
     psd = noise_psd * gain[shell].reshape(sd.shape)
     return ReplicaNoise(np.asarray(sd, np.float32), np.asarray(psd / psd.mean(), np.float32))
 

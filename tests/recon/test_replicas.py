@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from sodium_prep.pvc.noise import Noise
-from sodium_prep.recon.replicas import g_factor, noise_from_replicas
+from sodium_prep.recon.replicas import g_factor, noise_from_replicas, passed_noise
 from tests.recon.analytic import complex_noise
 
 SHAPE = (20, 22, 24)
@@ -90,3 +90,29 @@ def test_same_seed_same_noise_and_refusals():
         noise_from_replicas(_reconstruction, zeros, SIGMA, replicas=2)
     with pytest.raises(ValueError, match="whatever the noise"):
         noise_from_replicas(lambda _: np.ones(SHAPE), zeros, SIGMA)
+
+
+def test_two_samples_tell_what_a_filter_does_to_known_noise():
+    """White noise through a Gaussian filter and a profile: both are known, so is the variance of a region's mean."""
+    shape, voxel_mm = (24, 20, 28), (3.0, 4.0, 3.0)
+    axes = np.meshgrid(*(np.fft.fftfreq(n, v) for n, v in zip(shape, voxel_mm, strict=True)), indexing="ij")
+    gain = np.exp(-sum(k**2 for k in axes) / (2.0 * 0.06**2))
+    profile = 1.0 + 0.5 * np.sin(2.0 * np.pi * np.arange(28) / 28.0)
+    expected = 2.0 * np.sqrt(np.mean(gain**2)) * np.broadcast_to(profile, shape)
+    region = np.zeros(shape)
+    region[4:16, 4:14, 6:20] = 1.0 / (12 * 10 * 14)
+
+    def variance(sd, psd):
+        return np.mean(np.abs(np.fft.fftn(region * sd)) ** 2 * psd)
+
+    exact = variance(expected, gain**2 / np.mean(gain**2))
+    ratios = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        before = [(2.0 * rng.standard_normal(shape)).astype(np.float32) for _ in range(2)]
+        after = [(profile * np.fft.ifftn(gain * np.fft.fftn(one)).real).astype(np.float32) for one in before]
+        found = passed_noise(before, after, np.full(shape, 2.0), np.ones(shape), voxel_mm)
+        assert np.sqrt(np.mean((found.sd / expected - 1.0) ** 2)) < 0.15
+        ratios.append(variance(found.sd, found.psd) / exact)
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.1)
+    assert np.std(ratios) < 0.2
