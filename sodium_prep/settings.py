@@ -14,7 +14,7 @@ Estimator = Literal["none", "gtm", "labbe", "joint", "kspace", "mg", "rbv", "mtc
 ReferenceName = Literal["vials", "CSF", "vitreous"]
 ReceiveProfile = Literal["auto", "pair", "reciprocity", "fit", "none"]
 ReconMethod = Literal["auto", "gridding", "sense", "wavelet", "tv", "agr", "bowsher", "vendor"]
-KspaceMethod = Literal["gridding", "sense", "wavelet", "tv", "agr", "bowsher"]
+KspaceMethod = Literal["gridding", "sense", "wavelet", "tv", "agr", "bowsher", "agrdm"]
 Registration = Literal["ants", "greedy"]
 RegionPreset = Literal["main", "lobes", "ad", "als", "epilepsy", "deepgrey"]
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,8 +19,7 @@ from sodium_prep.bids.sidecar import sidecar_from_files
 from sodium_prep.errors import InputError, UsageError
 from sodium_prep.physics.relaxation import Tissue, tissue_relaxation
 from sodium_prep.pvc.measured import measured_psf
-from sodium_prep.recon.agrdm import DecayImages
-from sodium_prep.recon.decay import STRENGTH, reconstruct_decay
+from sodium_prep.recon.decay import DecayReconstruction, reconstruct_decay
 from sodium_prep.recon.motion import BlockMotion, MotionReport, correct_motion
 from sodium_prep.recon.options import Options, Progress
 from sodium_prep.recon.raw import RawData, read_raw
@@ -29,7 +28,7 @@ from sodium_prep.recon.resample import guide_on_grid
 from sodium_prep.report.quicklook import quicklook
 from sodium_prep.settings import GUIDED_METHODS
 
-JOINT = "agrdm"
+JOINT: Final = "agrdm"
 """Image and T2* of all echoes together."""
 _TISSUES: tuple[Tissue, ...] = ("GM", "WM", "CSF")
 
@@ -42,13 +41,14 @@ def reconstruct_file(args: argparse.Namespace) -> int:
     raws = read_raw(args.kspace, description, average=not args.motion_blocks)
     if args.method == JOINT:
         with _progress() as told:
-            found = reconstruct_decay(
-                raws,
-                _guide(args, raws[0]) if args.t1w else None,
-                STRENGTH if args.strength is None else args.strength,
-                args.threads,
-                lambda number, of: told(JOINT, number, of),
+            options = Options(
+                method=JOINT,
+                strength=args.strength,
+                guide=_guide(args, raws[0]) if args.t1w else None,
+                seed=args.seed,
+                workers=args.threads,
             )
+            found = reconstruct_decay(raws, options, told)
         return _tell(_write_decay(args.out, found, raws))
     if not 1 <= args.echo <= len(raws):
         raise InputError(args.kspace, f"holds {len(raws)} echoes, not {args.echo}", "Give --echo within them")
@@ -147,12 +147,12 @@ def _progress() -> Iterator[Progress]:
         yield tell
 
 
-def _write_decay(out: Path, found: DecayImages, raws: Sequence[RawData]) -> list[Path]:
+def _write_decay(out: Path, found: DecayReconstruction, raws: Sequence[RawData]) -> list[Path]:
     """Image before decay, T2* map, picture and sidecars."""
     stem, first = out.name.removesuffix(".nii.gz"), raws[0]
     t2star = out.with_name(f"{stem}_T2starmap.nii.gz")
     title = f"{Path(first.source).name}: {JOINT}, at the centre of the excitation"
-    picture = quicklook(found.image, first.affine, title, "signal per mm³")
+    picture = quicklook(found.scan.image, first.affine, title, "signal per mm³")
     common = {
         "ResonantNucleus": "23Na",
         "EchoTime": [raw.echo_time_s for raw in raws],
@@ -163,7 +163,7 @@ def _write_decay(out: Path, found: DecayImages, raws: Sequence[RawData]) -> list
     text = "Sodium image at the centre of the excitation, before any decay, receive profile not removed"
     told = "T2* with one exponential; NaN at the level of the noise and beyond the times that the echoes tell"
     return [
-        write_nifti(out, found.image, first.affine),
+        write_nifti(out, found.scan.image, first.affine),
         write_nifti(t2star, found.t2star_s, first.affine),
         write_bytes(out.with_name(f"{stem}.png"), lambda stream: stream.write(picture)),
         write_json(json_beside(t2star), {"Description": told, "Units": "s", **common}),

@@ -91,7 +91,7 @@ def _add_recon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add(
         "--method",
-        choices=[*KSPACE_METHODS, "agrdm"],
+        choices=KSPACE_METHODS,
         default="gridding",
         help="default: gridding; agrdm makes one image without decay and a T2* map (OUT_T2starmap) of all echoes",
     )

@@ -121,6 +121,8 @@ def reconstruct(raw: RawData, options: Options | None = None, progress: Progress
         If the options contradict each other.
     """
     options = options or Options()
+    if options.method == "agrdm":
+        raise ValueError("agrdm takes several echoes, with reconstruct_decay")
     check(options, raw.shape)
     _check_radial_steps(raw)
     tell = progress or (lambda _what, _number, _of: None)
