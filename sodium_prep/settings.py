@@ -13,13 +13,15 @@ from sodium_prep.errors import UsageError
 Estimator = Literal["none", "gtm", "labbe", "joint", "kspace", "mg", "rbv", "mtc", "iy", "rl", "vc", "mlts"]
 ReferenceName = Literal["vials", "CSF", "vitreous"]
 ReceiveProfile = Literal["auto", "pair", "reciprocity", "fit", "none"]
-ReconMethod = Literal["auto", "gridding", "sense", "wavelet", "tv", "agr", "bowsher", "vendor"]
+ReconMethod = Literal["auto", "gridding", "sense", "wavelet", "tv", "agr", "bowsher", "agrdm", "vendor"]
 KspaceMethod = Literal["gridding", "sense", "wavelet", "tv", "agr", "bowsher", "agrdm"]
 Registration = Literal["ants", "greedy"]
 RegionPreset = Literal["main", "lobes", "ad", "als", "epilepsy", "deepgrey"]
 
 GUIDED_METHODS: tuple[KspaceMethod, ...] = ("agr", "bowsher")
 """Those that need an anatomical image."""
+JOINT_METHOD: KspaceMethod = "agrdm"
+"""The one that makes one image of several echoes."""
 KSPACE_METHODS: tuple[KspaceMethod, ...] = get_args(KspaceMethod)
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 DEFAULT_ESTIMATORS: tuple[Estimator, ...] = ("none", "gtm", "labbe", "joint")

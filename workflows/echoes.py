@@ -28,13 +28,12 @@ def connect_echoes(
     fit = Node(step, name="echoes", mem_gb=1.5)
     if plan.kspace:
         images, noises = (Node(Merge(len(plan.echoes)), name=f"echo_{what}") for what in ("images", "noises"))
-        for number, (path, described) in enumerate(zip(plan.echoes, plan.echoes_described, strict=True), start=1):
+        for number, of in enumerate(plan.raw[0], start=1):
             echo = workflow.get_node("recon1")
             if number > 1:
                 echo = reconstruction(
                     plan,
-                    path,
-                    described,
+                    of,
                     f"echo{number}",
                     method=plan.first_method,
                     kspace_filter=kspace_filter,
@@ -49,5 +48,11 @@ def connect_echoes(
         fit.inputs.imaginary_files = [str(others["imaginary"]) for others in plan.echo_parts if "imaginary" in others]
     if plan.receive in ("pair", "reciprocity"):
         workflow.connect(workflow.get_node("receive"), "profile_file", fit, "profile_file")
-    workflow.connect([(fit, outputnode, [("maps", "echo_maps"), ("report_file", "echo_report")])])
+    workflow.connect(fit, "report_file", outputnode, "echo_report")
+    if not plan.joint:
+        workflow.connect(fit, "maps", outputnode, "echo_maps")
+        return fit
+    maps = Node(Merge(2), name="echo_maps")
+    workflow.connect([(fit, maps, [("maps", "in1")]), (workflow.get_node("guided1"), maps, [("maps", "in2")])])
+    workflow.connect(maps, "out", outputnode, "echo_maps")
     return fit

@@ -268,13 +268,12 @@ def _add_series(
         seed=settings.random_seed,
         n_threads=settings.omp_nthreads,
     )
-    others = [path for parts in plan.other_parts for path in parts.values()]
-    echoes = [*plan.echoes[1:], *(path for parts in plan.echo_parts[1:] for path in parts.values())]
-    used = [str(path) for path in (*plan.files, *others, *(plan.receive_pair or ()))]
+    echoes = dict.fromkeys((*plan.echoes, *(path for parts in plan.echo_parts[1:] for path in parts.values())))
     save = Node(
         SaveScan(
-            sources=[*used, str(inputs.anat.path)], acq=plan.acq, suffix=plan.suffix, rec=plan.rec,
-            echo_sources=[str(path) for path in (plan.files[0], *echoes)] if plan.echoes else [],
+            sources=[str(path) for path in (*plan.sources, inputs.anat.path)],
+            acq=plan.acq, suffix=plan.suffix, rec=plan.rec,
+            echo_sources=[str(path) for path in echoes],
             echo_run=plan.echo_run, weighting=plan.weighting,
             spaces=[space.label for space in spaces.maps],
             groups=list(settings.regions), **_saving(settings, inputs),

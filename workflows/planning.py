@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from sodium_prep.atlas.bundled import FREESURFER_ATLAS, TEMPLATE_NAME
-from sodium_prep.bids.records import SessionInputs, SodiumSeries
-from sodium_prep.bids.sidecar import SodiumSidecar, merged_metadata
-from sodium_prep.settings import Settings
+from sodium_prep.bids.records import KSpaceFile, SessionInputs, SodiumSeries
+from sodium_prep.bids.sidecar import merged_metadata
+from sodium_prep.errors import InputError
+from sodium_prep.settings import JOINT_METHOD, KspaceMethod, Settings
 from sodium_prep.workflows.anatomy import registers_to_template
 from sodium_prep.workflows.psf import choose_psf
-from sodium_prep.workflows.sodium import ReceiveMethod, SeriesPlan
+from sodium_prep.workflows.sodium import KspaceEcho, ReceiveMethod, SeriesPlan
 
 logger = logging.getLogger("sodium_prep.run")
 
@@ -67,6 +68,7 @@ def plan_series(
     label = f"acq-{series.acquisition}" if series.acquisition else series.suffix
     session = f"ses-{inputs.session} " if inputs.session else ""
     weighted = sidecar.weighting != "SQ"
+    method, told = _method(series, settings)
     several = first.files if len(first.files) > 1 and not weighted else ()
     of_first = (
         (f"T2* is of the first of {len(series.runs)} runs; concentrations are of their average.",)
@@ -86,10 +88,10 @@ def plan_series(
         label=f"{session}{label}",
         files=tuple(run.files[0].path for run in series.runs),
         kspace=kspace,
-        method=settings.kspace_method,
+        method=method,
         strength=settings.recon_strength,
         motion_blocks=settings.motion_blocks,
-        described=tuple(_raw_description(run.sidecar) for run in series.runs),
+        raw=tuple(tuple(_kspace_echo(file) for file in run.kspace) for run in series.runs) if kspace else (),
         other_parts=other_parts,
         acquisition=asdict(facts.acquisition),
         relaxation=sidecar.relaxation_given(),
@@ -111,18 +113,18 @@ def plan_series(
         proton=series.proton,
         weighting=sidecar.weighting,
         echoes=tuple(file.path for file in several),
-        echoes_described=tuple(_raw_description(file.sidecar) for file in several) if kspace else (),
-        echo_times_s=tuple(file.sidecar.echo_time_s for file in several),
+        echo_times_s=tuple(file.echo_time_s for file in several),
         echo_parts=() if kspace else tuple(dict(image.other_part) for image in first.images),
         echo_run=first.run or "" if len(series.runs) > 1 else "",
-        warnings=(*inputs.warnings, *facts.assumed, *psf.warnings, *one_run, *of_first, *lacking),
+        warnings=(*inputs.warnings, *facts.assumed, *psf.warnings, *told, *one_run, *of_first, *lacking),
         ran={
             "software": {"sodium_prep": settings.version, **_versions()},
             "recon": {
-                "method": settings.kspace_method if kspace else "vendor",
+                "method": method if kspace else "vendor",
                 "complex": any(other_parts),
                 "trajectory": facts.acquisition.trajectory if facts.psf_known or kspace else None,
                 "motion_blocks": settings.motion_blocks if kspace else 0,
+                "fitted_echoes": len(several) if kspace and method == JOINT_METHOD else 0,
                 "n_spokes": block.number_of_spokes,
                 "kspace_filter": facts.acquisition.kspace_filter,
             },
@@ -137,6 +139,25 @@ def plan_series(
             else {"estimators": ["none", *(n for n in settings.pvc if n != "none" and (kspace or n != "kspace"))]},
         },
     )
+
+
+def _method(series: SodiumSeries, settings: Settings) -> tuple[KspaceMethod, tuple[str, ...]]:
+    """How the k-space of a series is reconstructed, and what is told of its later echoes."""
+    first, method = series.runs[0], settings.kspace_method
+    if first.source != "kspace":
+        return method, ()
+    if method != JOINT_METHOD:
+        later = dict.fromkeys(file.path for file in first.files[1:] if file.path != first.files[0].path)
+        return method, tuple(f"{path}: is not used for TSC, which comes of the first echo." for path in later)
+    if first.sidecar.weighting != "SQ":
+        return "gridding", (f"--recon {method} is not for weighted images; this one is of gridding.",)
+    times = [[file.echo_time_s for file in run.files] for run in series.runs]
+    if alone := next((run for run in series.runs if len(run.files) < 2), None):
+        mend = "Add a file for each echo, list all EchoTimes of the file in its sidecar, or choose another method"
+        raise InputError(alone.files[0].path, f"has one echo, and --recon {method} needs two or more", mend)
+    if any(own != times[0] for own in times):
+        raise InputError(first.files[0].path, "has other echo times than other runs of its series", "Rename the series")
+    return method, ()
 
 
 def _receive_method(series: SodiumSeries, settings: Settings) -> tuple[ReceiveMethod, tuple[str, ...]]:
@@ -203,10 +224,11 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in programs}
 
 
-def _raw_description(sidecar: SodiumSidecar) -> dict[str, Any]:
-    """What a sidecar says of raw data, as values that a step hashes: of a file by its content."""
-    fields = {name: value for name, value in asdict(sidecar.raw_description()).items() if value is not None}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
+def _kspace_echo(file: KSpaceFile) -> KspaceEcho:
+    """With what its sidecar says of the raw data as values that a step hashes: of a file by its content."""
+    known = {name: value for name, value in asdict(file.sidecar.raw_description()).items() if value is not None}
+    fields = {name: str(value) if isinstance(value, Path) else value for name, value in known.items()}
+    return KspaceEcho(file.path, fields, file.place)
 
 
 def _vial_fields(vial: Any) -> dict[str, Any]:

@@ -8,10 +8,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sodium_prep.quant.weighted import Weighting
-from sodium_prep.settings import GUIDED_METHODS, KspaceMethod
+from sodium_prep.settings import GUIDED_METHODS, JOINT_METHOD, KspaceMethod
 from sodium_prep.workflows.psf import PsfPlan
 
 ReceiveMethod = Literal["pair", "reciprocity", "fit", "none"]
+
+
+@dataclass(frozen=True)
+class KspaceEcho:
+    """One echo of a k-space file.
+
+    Attributes
+    ----------
+    path
+        The file.
+    described
+        Fields of :class:`sodium_prep.recon.description.RawDescription`, of the file.
+    place
+        Which echo of the file, counted from 0.
+    """
+
+    path: Path
+    described: dict[str, Any]
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,8 +50,8 @@ class SeriesPlan:
     method, strength, motion_blocks
         How k-space is reconstructed, the strength of a prior where it is not the method's own, and the number of blocks
         whose motion is taken out.
-    described
-        For each k-space file, fields of :class:`sodium_prep.recon.description.RawDescription`.
+    raw
+        Of k-space, every echo of each run.
     other_parts
         For each image, the ``phase`` or ``imaginary`` part that makes complex data with it, or nothing.
     acquisition, psf_known
@@ -59,7 +78,7 @@ class SeriesPlan:
         Proton image of the sodium coil: a stepping stone of the registration.
     weighting
         Kind of the image; anything but ``SQ`` has no concentration.
-    echoes, echoes_described, echo_times_s, echo_parts
+    echoes, echo_times_s, echo_parts
         Every echo of the first run with its parts as in ``other_parts``; none where there is one echo, or no T2*.
     echo_run
         Label of that run in file names, where there are others.
@@ -76,7 +95,7 @@ class SeriesPlan:
     psf: PsfPlan
     vials: tuple[dict[str, Any], ...]
     vials_placed: bool
-    described: tuple[dict[str, Any], ...] = ()
+    raw: tuple[tuple[KspaceEcho, ...], ...] = ()
     other_parts: tuple[dict[str, Path], ...] = ()
     method: KspaceMethod = "gridding"
     strength: float | None = None
@@ -95,7 +114,6 @@ class SeriesPlan:
     proton: Path | None = None
     weighting: Weighting = "SQ"
     echoes: tuple[Path, ...] = ()
-    echoes_described: tuple[dict[str, Any], ...] = ()
     echo_times_s: tuple[float, ...] = ()
     echo_parts: tuple[dict[str, Path], ...] = ()
     echo_run: str = ""
@@ -119,9 +137,28 @@ class SeriesPlan:
         return self.kspace and self.psf.kind == "measured" and self.psf.files is None
 
     @property
+    def joint(self) -> bool:
+        """Whether all echoes of a run make one image."""
+        return self.kspace and self.method == JOINT_METHOD
+
+    @property
     def guided(self) -> bool:
         """Whether the anatomical image takes part in the reconstruction."""
-        return self.kspace and self.method in GUIDED_METHODS
+        return self.joint or (self.kspace and self.method in GUIDED_METHODS)
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Files that the image is made of."""
+        echoes = [echo.path for run in self.raw for echo in run] if self.joint else self.files
+        parts = (path for others in self.other_parts for path in others.values())
+        return tuple(dict.fromkeys((*echoes, *parts, *(self.receive_pair or ()))))
+
+    @property
+    def quantified(self) -> dict[str, Any]:
+        """Acquisition of the image that concentrations come of."""
+        if not self.joint:
+            return self.acquisition
+        return {**self.acquisition, "echo_time_s": 0.0, "fitted_echo_times_s": self.echo_times_s}
 
 
 @dataclass(frozen=True)
@@ -361,7 +398,7 @@ def _quantification(
     quant = Node(
         quantify.Quantify(
             groups=list(groups),
-            acquisition=plan.acquisition,
+            acquisition=plan.quantified,
             relaxation=plan.relaxation,
             psf_kind=plan.psf.kind,
             psf_reason=plan.psf.reason,
@@ -386,7 +423,7 @@ def _quantification(
         imaginary = [others["imaginary"] for others in plan.other_parts if "imaginary" in others]
         quant.inputs.stored_files = [str(path) for path in (*plan.files, *imaginary)]
     else:
-        quant.inputs.described = plan.described[0]
+        quant.inputs.described = plan.raw[0][0].described
         if "kspace" in estimators:
             quant.inputs.kspace_file = str(plan.files[0])
     return quant
@@ -490,7 +527,7 @@ def _guided_chain(
     from nipype.pipeline.engine import Node
 
     how = {"method": plan.method, "kspace_filter": "none", "seed": seed, "n_threads": n_threads}
-    runs = _reconstructions(plan, "guided", **how)
+    runs = _joint_reconstructions(plan, seed, n_threads) if plan.joint else _reconstructions(plan, "guided", **how)
     chain = _Chain(runs, runs[0], [(runs[0], "report_file"), *first.reports])
     for number, run in enumerate(runs):
         workflow.connect(inputnode, "t1w", run, "guide")
@@ -510,8 +547,7 @@ def _guided_chain(
 
 def reconstruction(
     plan: SeriesPlan,
-    path: Path,
-    described: dict[str, Any],
+    echo: KspaceEcho,
     name: str,
     *,
     method: KspaceMethod,
@@ -519,13 +555,13 @@ def reconstruction(
     seed: int,
     n_threads: int,
 ) -> Any:
-    """Node that makes an image of one k-space file."""
+    """Node that makes an image of one echo."""
     from nipype.pipeline.engine import Node
 
-    from sodium_prep.interfaces import sodium
+    from sodium_prep.interfaces.reconstruct import ReconstructKspace
 
-    step = sodium.ReconstructKspace(
-        in_file=str(path), described=described, method=method, kspace_filter=kspace_filter,
+    step = ReconstructKspace(
+        in_file=str(echo.path), described=echo.described, echo=echo.place, method=method, kspace_filter=kspace_filter,
         acquisition=plan.acquisition, relaxation=plan.relaxation, motion_blocks=plan.motion_blocks,
         seed=seed, n_threads=n_threads,
     )  # fmt: skip
@@ -537,9 +573,27 @@ def reconstruction(
 
 
 def _reconstructions(plan: SeriesPlan, name: str, **how: Any) -> list[Any]:
-    """One node for each run."""
-    files = zip(plan.files, plan.described, strict=True)
-    return [reconstruction(plan, *of, f"{name}{number}", **how) for number, of in enumerate(files, start=1)]
+    """One node for each run, of its first echo."""
+    return [reconstruction(plan, run[0], f"{name}{number}", **how) for number, run in enumerate(plan.raw, start=1)]
+
+
+def _joint_reconstructions(plan: SeriesPlan, seed: int, n_threads: int) -> list[Any]:
+    """One node for each run, of all its echoes."""
+    from nipype.pipeline.engine import Node
+
+    from sodium_prep.interfaces.reconstruct import ReconstructDecay
+
+    nodes = []
+    for number, run in enumerate(plan.raw, start=1):
+        files = {str(echo.path): echo.described for echo in run}
+        step = ReconstructDecay(
+            in_files=list(files), described=list(files.values()), acquisition=plan.acquisition,
+            relaxation=plan.relaxation, points=plan.points_wanted, seed=seed, n_threads=n_threads,
+        )  # fmt: skip
+        if plan.strength is not None:
+            step.inputs.strength = plan.strength
+        nodes.append(Node(step, name=f"guided{number}", mem_gb=2.0, n_procs=n_threads))
+    return nodes
 
 
 def _average_and_correct(workflow: Any, plan: SeriesPlan, chain: _Chain, seed: int, label: str = "") -> None:

@@ -7,6 +7,7 @@ never converted.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +69,9 @@ def _points(value: Any) -> Any:
         raise _fault("is not an image of a point, nor one by tissue", mend)
     return dict(given)
 
+
+LATER_ECHOES = "LaterEchoTimes"
+"""Where the model keeps all but the first of a list; no key of the sidecar."""
 
 _EchoTime = Annotated[_Number, _bounded(0, 0.2, "s", _SECONDS, open_low=True)]
 _RepetitionTime = Annotated[_Number, _bounded(0, 10, "s", _SECONDS, open_low=True)]
@@ -262,6 +266,7 @@ class SodiumSidecar(BaseModel):
     resonant_nucleus: Literal["23Na"] = Field(alias="ResonantNucleus")
     field_strength_t: _Tesla = Field(alias="MagneticFieldStrength")
     echo_time_s: _EchoTime = Field(alias="EchoTime")
+    later_echo_times_s: tuple[_EchoTime, ...] = Field(default=(), alias=LATER_ECHOES)
     repetition_time_s: _RepetitionTime = Field(alias="RepetitionTime")
     flip_angle_deg: _Degrees = Field(alias="FlipAngle")
     pulse_sequence_type: str | None = Field(default=None, alias="PulseSequenceType")
@@ -277,6 +282,17 @@ class SodiumSidecar(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _several_echoes(cls, data: Any) -> Any:
+        """The EchoTime of a file with several echoes is a list."""
+        if not isinstance(data, dict):
+            return data
+        times = data.get("EchoTime")
+        first, later = (times[0], times[1:]) if isinstance(times, list) and times else (times, [])
+        data = {key: value for key, value in data.items() if key not in ("EchoTime", LATER_ECHOES)}
+        return data | ({} if times is None else {"EchoTime": first, LATER_ECHOES: later})
+
+    @model_validator(mode="before")
+    @classmethod
     def _excitation_interval(cls, data: Any) -> Any:
         """RepetitionTimeExcitation is the interval that saturation depends on, so it goes before RepetitionTime."""
         if isinstance(data, dict) and "RepetitionTimeExcitation" in data:
@@ -285,8 +301,11 @@ class SodiumSidecar(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> SodiumSidecar:
-        if self.echo_time_s >= self.repetition_time_s:
-            problem = f"has EchoTime {self.echo_time_s:g} s not below RepetitionTime {self.repetition_time_s:g} s"
+        last = self.echo_times_s[-1]
+        if any(time >= later for time, later in itertools.pairwise(self.echo_times_s)):
+            raise _fault("has EchoTimes that do not rise", "List those of the echoes in their order, in seconds")
+        if last >= self.repetition_time_s:
+            problem = f"has EchoTime {last:g} s not below RepetitionTime {self.repetition_time_s:g} s"
             raise _fault(problem, "Give both in seconds, as BIDS does (is one of them in milliseconds?)")
         expected_mhz = 1e-6 * GAMMA_BAR_23NA_HZ_PER_T * self.field_strength_t
         if self.imaging_frequency_mhz and not 0.9 < self.imaging_frequency_mhz / expected_mhz < 1.1:
@@ -311,6 +330,11 @@ class SodiumSidecar(BaseModel):
         if len(set(labels)) < len(labels):
             raise _fault(f"has SodiumReferences of the same Label ({', '.join(labels)})", "Give each its own Label")
         return self
+
+    @property
+    def echo_times_s(self) -> tuple[float, ...]:
+        """Of all echoes in the file, rising."""
+        return (self.echo_time_s, *self.later_echo_times_s)
 
     @property
     def weighting(self) -> Weighting:
@@ -346,7 +370,7 @@ class SodiumSidecar(BaseModel):
             readout_duration_s=block.readout_duration_s,
             nominal_resolution_mm=block.nominal_resolution_mm,
             field_of_view_mm=block.field_of_view_mm,
-            echo_time_s=self.echo_time_s,
+            echo_times_s=self.echo_times_s,
             n_channels=self.n_channels,
         )
 
@@ -425,7 +449,7 @@ def validation_message(
     """
     problems, mends = [], []
     for fault in faults:
-        key = _key_text(fault["loc"])
+        key = _key_text(_stated(fault["loc"]))
         mend = str(fault.get("ctx", {}).get("mend", ""))
         if fault["type"] == "missing":
             problem, mend = f"{key} is missing", mend or f"Add {key} to the JSON sidecar or to the --protocol file"
@@ -442,8 +466,16 @@ def validation_message(
             mend = "Write the value as the documentation of the sidecar has it"
         problems.append(problem)
         mends.append(mend)
-    first = faults[0]["loc"][0] if faults[0]["loc"] else ""
+    first = _stated(faults[0]["loc"])[0] if faults[0]["loc"] else ""
     return InputError(origin.get(str(first), where), "; ".join(problems), mends[0])
+
+
+def _stated(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The key as the sidecar has it."""
+    match location:
+        case (key, int(number)) if key == LATER_ECHOES:
+            return "EchoTime", number + 1
+    return location
 
 
 def _key_text(location: tuple[int | str, ...]) -> str:

@@ -53,14 +53,33 @@ class SodiumImage:
     echo: int | None = None
     other_part: Mapping[str, Path] = field(default_factory=dict)
 
+    @property
+    def echo_time_s(self) -> float:
+        """Of the image."""
+        return self.sidecar.echo_time_s
+
 
 @dataclass(frozen=True, eq=False)
 class KSpaceFile:
-    """One raw file, of a format that :func:`sodium_prep.recon.raw.read_raw` reads, with its checked sidecar."""
+    """One echo of a raw file, of a format that :func:`sodium_prep.recon.raw.read_raw` reads, with its checked sidecar.
+
+    Attributes
+    ----------
+    echo
+        Number as in the name of the file, or counted from 1 where its sidecar lists several.
+    place
+        Which echo of the file, counted from 0.
+    """
 
     path: Path
     sidecar: SodiumSidecar
     echo: int | None = None
+    place: int = 0
+
+    @property
+    def echo_time_s(self) -> float:
+        """Of this echo."""
+        return self.sidecar.echo_times_s[self.place]
 
 
 @dataclass(frozen=True, eq=False)

@@ -257,11 +257,9 @@ def _runs(
         if chosen == "image":
             warnings += filter(None, map(_correction_warning, own_images))
             own_raw = [found for found in own_raw if found.path.suffix != ".dat"]
-        files = tuple(_checked_kspace(found, bids_dir, protocol) for found in own_raw)
+        files = tuple(echo for found in own_raw for echo in _checked_kspace(found, bids_dir, protocol))
         text = (own_images or own_raw)[0].entities.get("run")
         by_echo = _check_echoes(checked), _check_echoes(files)
-        if chosen == "kspace":
-            warnings += [f"{file.path}: is not used for TSC, which comes of the first echo." for file in by_echo[1][1:]]
         _check_grids(by_echo[0])
         runs.append(SodiumRun(text, *by_echo, chosen))
     alone = next((run for run in runs if run.source == "image"), None)
@@ -316,6 +314,9 @@ def _correction_warning(found: FoundFile) -> str | None:
 
 def _checked_image(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any], warnings: list[str]) -> SodiumImage:
     sidecar = _loaded(found, protocol, bids_dir)
+    if sidecar.later_echo_times_s:
+        problem = f"has {len(sidecar.echo_times_s)} EchoTimes, but an image is of one echo"
+        raise InputError(found.path, problem, "Give the one of this image, in seconds")
     image = check_image(found.path)
     check_references(sidecar.references, found.path, image)
     warnings += image.warnings
@@ -346,7 +347,8 @@ def _checked_partner(partner: FoundFile, image: CheckedImage, warnings: list[str
     return {"phase": partner.path}
 
 
-def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any]) -> KSpaceFile:
+def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any]) -> tuple[KSpaceFile, ...]:
+    """Every echo of a file."""
     check_available(found.path)
     kind, signature = _SIGNATURES.get(found.path.suffix, ("", b""))
     with found.path.open("rb") as stream:
@@ -358,15 +360,21 @@ def _checked_kspace(found: FoundFile, bids_dir: Path, protocol: Mapping[str, Any
 
         check_twix(found.path, sidecar.raw_description())
     check_references(sidecar.references, found.path)
-    return KSpaceFile(found.path, sidecar, _number(found.entities, "echo"))
+    number, n_echoes = _number(found.entities, "echo"), len(sidecar.echo_times_s)
+    if n_echoes == 1:
+        return (KSpaceFile(found.path, sidecar, number),)
+    if number is not None:
+        problem = f"is echo {number} by its name, but its sidecar lists {n_echoes} EchoTimes"
+        raise InputError(found.path, problem, "Give the one of this echo, or take echo- out of the name")
+    return tuple(KSpaceFile(found.path, sidecar, place + 1, place) for place in range(n_echoes))
 
 
 def _check_echoes(files: tuple[_File, ...]) -> tuple[_File, ...]:
     """Sort by echo number, and refuse echo times that do not rise with it."""
     ordered = tuple(sorted(files, key=lambda file: file.echo or 0))
     for earlier, later in itertools.pairwise(ordered):
-        if later.sidecar.echo_time_s <= earlier.sidecar.echo_time_s:
-            problem = f"has EchoTime {later.sidecar.echo_time_s:g} s, not above that of {earlier.path.name}"
+        if later.echo_time_s <= earlier.echo_time_s:
+            problem = f"has EchoTime {later.echo_time_s:g} s, not above that of {earlier.path.name}"
             raise InputError(later.path, problem, "Give each echo its own EchoTime, in seconds")
     return ordered
 

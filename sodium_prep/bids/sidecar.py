@@ -41,6 +41,7 @@ from pydantic import ValidationError
 
 from sodium_prep.bids.images import CheckedImage, check_available, load_checked
 from sodium_prep.bids.models import (
+    LATER_ECHOES,
     AcquisitionFacts,
     SodiumAcquisition,
     SodiumReference,
@@ -68,7 +69,7 @@ __all__ = [
 ]
 
 _KEYS: Final[dict[str, tuple[str, ...]]] = {
-    "": (*aliases(SodiumSidecar), "RepetitionTimeExcitation"),
+    "": (*(key for key in aliases(SodiumSidecar) if key != LATER_ECHOES), "RepetitionTimeExcitation"),
     "SodiumAcquisition": aliases(SodiumAcquisition),
     "SodiumReferences": aliases(SodiumReference),
     "Relaxation": aliases(TissueRelaxation),

@@ -16,6 +16,7 @@ from sodium_prep.errors import UsageError
 from sodium_prep.settings import (
     CHECKS,
     ESTIMATORS,
+    JOINT_METHOD,
     KSPACE_METHODS,
     RECEIVE_PROFILES,
     REFERENCES,
@@ -89,7 +90,8 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
         "--recon",
         choices=["auto", *KSPACE_METHODS, "vendor"],
         help="from k-space: gridding, sense (least squares of all channels), wavelet or tv (sparse), agr or bowsher "
-        "(guided by the anatomical image); vendor: the images given; auto (default): gridding where there is k-space",
+        "(guided by the anatomical image), agrdm (likewise, with a T2* map, from all echoes together); vendor: the "
+        "images given; auto (default): gridding where there is k-space",
     )
     group.add_argument(
         "--recon-filter", choices=["none", "hamming"], help="window of gridding on k-space (default: none)"
@@ -98,7 +100,7 @@ def _add_science(group: argparse._ArgumentGroup) -> None:
         "--recon-strength",
         type=float,
         metavar="X",
-        help="strength of the prior of wavelet, tv, agr and bowsher, in standard deviations of the noise of the "
+        help="strength of the prior of wavelet, tv, agr, bowsher and agrdm, in standard deviations of the noise of the "
         "gridded image",
     )
     group.add_argument(
@@ -260,6 +262,10 @@ def _check_recon(settings: Settings) -> None:
         raise UsageError("--recon-filter", f"is a window of gridding, not of {method}", "Leave one of them out")
     if settings.recon_strength is not None and method in ("gridding", "sense"):
         raise UsageError("--recon-strength", f"is of a prior, which {method} has none of", "Leave it out")
+    if method == JOINT_METHOD:
+        for option, given in (("--motion-blocks", settings.motion_blocks), ("--pvc kspace", "kspace" in settings.pvc)):
+            if given:
+                raise UsageError(option, f"goes with no --recon {method}, which is of all echoes", "Leave one out")
     if settings.motion_blocks == 1:
         raise UsageError("--motion-blocks", "is 1, and one block does not move against others", "Give 2 or more")
     if settings.motion_blocks and "kspace" in settings.pvc:

@@ -30,6 +30,7 @@ _ECHO_STATS = {
     "cilow": ", lower end of the 95 % interval by profile likelihood",
     "cihigh": ", upper end of the 95 % interval by profile likelihood; infinite where the data leave it open",
 }
+_JOINT_STATS = {"value": "", "stderr": ", standard error by noise"}
 
 
 class FitEchoes(Step):
@@ -148,6 +149,10 @@ def describe_echo_map(which: str, suffix: str, stat: str, facts: dict[str, Any])
                  "Citation": "Mueller et al., Ther Adv Chronic Dis 2022;13, for the echo times"}  # fmt: skip
         text += _ECHO_STATS["stderr"].partition(" from")[0] if stat == "stderr" else ""
         return text, {"units": "arbitrary", "skull_stripped": False, "extra": extra}
+    if which == "joint":
+        text = "T2* by one exponential, found together with the image (agrdm)" + _JOINT_STATS[stat]
+        extra = {"EchoTimes": facts["echo_times_s"], "Citation": "Schramm et al., Magn Reson Med 2024;91:1404"}
+        return f"{text}; NaN without a value", {"units": "s", "skull_stripped": False, "extra": extra}
     one = which in ("all", "mono")
     model = "mono" if one else "biexponential"
     extra = {

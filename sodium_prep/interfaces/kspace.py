@@ -16,12 +16,10 @@ class KspaceInputSpec(StepInputSpec):
     described = traits.Dict({}, usedefault=True, desc="fields of RawDescription, from the sidecar")
 
 
-def read_first_echo(path: str, described: dict[str, Any], *, average: bool = True) -> tuple[Any, list[str]]:
-    """RawData of the first echo of a file, and what to tell of the others."""
+def read_echoes(path: str, described: dict[str, Any], *, average: bool = True) -> tuple[Any, ...]:
+    """RawData of every echo of a file."""
     from sodium_prep.recon.raw import RawDescription, read_raw
 
     if "trajectory_file" in described:
         described = {**described, "trajectory_file": Path(described["trajectory_file"])}
-    raw, *later = read_raw(path, RawDescription(**described), average=average)
-    note = f"{Path(path).name} holds {len(later) + 1} echoes; TSC comes of the first, and the others are not used."
-    return raw, [note] if later else []
+    return read_raw(path, RawDescription(**described), average=average)

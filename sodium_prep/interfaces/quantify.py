@@ -9,7 +9,7 @@ from typing import Any
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
-from sodium_prep.interfaces.kspace import KspaceInputSpec, read_first_echo
+from sodium_prep.interfaces.kspace import KspaceInputSpec, read_echoes
 from sodium_prep.interfaces.sodium import TransmitInputSpec, acquisition_from, load_noise, transmit_field
 
 
@@ -162,7 +162,7 @@ class Quantify(Step):
         from sodium_prep.recon.channels import whitened
         from sodium_prep.recon.reconstruct import reconstruct
 
-        raw, _ = read_first_echo(self.inputs.kspace_file, self.inputs.described)
+        raw = read_echoes(self.inputs.kspace_file, self.inputs.described)[0]
         channels = whitened(raw)
         maps = reconstruct(raw).sensitivities
         spokes = Spokes(np.stack(list(channels)), channels.sigma, raw.trajectory, maps, raw.affine)

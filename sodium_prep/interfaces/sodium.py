@@ -1,4 +1,4 @@
-"""Steps from scanner data to one corrected sodium image and its place in the head."""
+"""Steps from images of the scanner, or of our own, to one corrected sodium image and its place in the head."""
 
 from __future__ import annotations
 
@@ -10,98 +10,14 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefine
 
 from sodium_prep.errors import InputError
 from sodium_prep.interfaces.base import Step, StepInputSpec, load_image, load_mask, save_image, save_json
-from sodium_prep.interfaces.kspace import KspaceInputSpec, read_first_echo
-from sodium_prep.settings import KSPACE_METHODS
 
 
-class _ImageOutputSpec(TraitedSpec):  # type: ignore[misc]
+class ImageOutputSpec(TraitedSpec):  # type: ignore[misc]
+    """What a step that makes an image leaves."""
+
     out_file = File(desc="sodium image")
     noise_file = File(desc="standard deviation (sd) and power spectrum (psd) of the noise")
     report_file = File(desc="what was done and found")
-
-
-class ReconstructKspace(Step):
-    """An image of one k-space file, with its noise and, but for gridding, its point spread functions."""
-
-    class input_spec(KspaceInputSpec):
-        in_file = File(exists=True, mandatory=True, desc="raw data")
-        method = traits.Enum(*KSPACE_METHODS, usedefault=True)
-        kspace_filter = traits.Enum("none", "hamming", usedefault=True, desc="of gridding")
-        strength = traits.Float(desc="of the prior, in standard deviations of the noise")
-        acquisition = traits.Dict(mandatory=True, desc="fields of Acquisition")
-        points = traits.Bool(False, usedefault=True, desc="measure point spread functions")
-        relaxation = traits.Dict(desc="fields of Relaxation that replace the literature's, by tissue")
-        guide = File(exists=True, desc="anatomical image")
-        transforms = InputMultiObject(File(exists=True), desc="sodium to the guide, the first applied first")
-        motion_blocks = traits.Int(0, usedefault=True, desc="blocks of readouts whose motion is taken out; 0 for none")
-        seed = traits.Int(42, usedefault=True)
-        n_threads = traits.Int(1, usedefault=True)
-
-    class output_spec(_ImageOutputSpec):
-        psf_files = traits.List(File, desc="images of a point")
-        psf_tissues = traits.List(traits.Str, desc="tissue of each of them")
-
-    def _run_interface(self, runtime: Any) -> Any:
-        from sodium_prep.recon.options import Options
-        from sodium_prep.recon.reconstruct import reconstruct
-
-        inputs = self.inputs
-        raw, notes = read_first_echo(inputs.in_file, inputs.described, average=not inputs.motion_blocks)
-        moved_mm = None
-        if inputs.motion_blocks:
-            from sodium_prep.recon.motion import correct_motion
-
-            raw, motion = correct_motion(raw, inputs.motion_blocks)
-            notes, moved_mm = [*notes, *motion.notes], motion.largest_mm
-        acquisition = acquisition_from(inputs.acquisition)
-        options = Options(
-            method=inputs.method,
-            kspace_filter=inputs.kspace_filter,
-            strength=inputs.strength if isdefined(inputs.strength) else None,
-            guide=self._guide(raw) if inputs.guide else None,
-            relaxations=self._relaxations(acquisition.field_strength_t) if inputs.points else {},
-            echo_time_s=acquisition.echo_time_s,
-            seed=inputs.seed,
-            workers=inputs.n_threads,
-        )
-        result = reconstruct(raw, options)
-        save_image(self.out_path("out_file", "sodium.nii"), result.image, result.affine)
-        save_noise(self.out_path("noise_file", "noise.npz"), result.noise_sd, result.noise_psd)
-        self._results |= {"psf_files": [], "psf_tissues": list(result.psf)}
-        for tissue, point in result.psf.items():
-            path = Path.cwd() / f"psf_{tissue}.nii"
-            save_image(path, point.astype("float32"), result.psf_affine)
-            self._results["psf_files"].append(str(path))
-        report = {
-            "method": result.method,
-            "steps": result.steps,
-            "strength": result.strength,
-            "motion_mm": moved_mm,
-            "kspace_filter": result.kspace_filter,
-            "n_coils": result.n_coils,
-            "noise_from_scan": result.noise_from_scan,
-            "noise_sd": float(result.noise_sd.mean()),
-            "floor": "zero-mean",
-            "floor_corrected": False,
-            "clipped_fraction": 0.0,
-            "kspace_notes": notes,
-        }
-        save_json(self.out_path("report_file", "image.json"), report)
-        return runtime
-
-    def _relaxations(self, field_strength_t: float) -> dict[str, Any]:
-        from sodium_prep.physics.relaxation import tissue_relaxation
-
-        given = self.inputs.relaxation or {}
-        return {t: tissue_relaxation(t, field_strength_t, given.get(t)) for t in ("GM", "WM", "CSF")}
-
-    def _guide(self, raw: Any) -> Any:
-        from sodium_prep.anat.transforms import compose, read_itk_affine
-        from sodium_prep.recon.resample import guide_on_grid
-
-        image, affine = load_image(self.inputs.guide)
-        matrix = compose(*(read_itk_affine(Path(path)) for path in self.inputs.transforms))
-        return guide_on_grid(image, affine, matrix, raw.shape, raw.affine)
 
 
 class FindWindow(Step):
@@ -193,7 +109,7 @@ class CleanVendorImage(Step):
         psf_known = traits.Bool(mandatory=True, desc="whether trajectory, readout, resolution and filter are known")
         n_channels = traits.Int(1, usedefault=True, desc="channels that the image is the sum of squares of")
 
-    output_spec = _ImageOutputSpec
+    output_spec = ImageOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
         from sodium_prep.bids.images import load_checked
@@ -226,7 +142,7 @@ class AverageRuns(Step):
         transforms = traits.List(File(exists=True), desc="of every run to the first, where they are known")
         seed = traits.Int(42, usedefault=True)
 
-    class output_spec(_ImageOutputSpec):
+    class output_spec(ImageOutputSpec):
         transforms = traits.List(File, desc="of every run to the first")
 
     def _run_interface(self, runtime: Any) -> Any:
@@ -256,7 +172,7 @@ class AverageRuns(Step):
         return runtime
 
 
-class _ProfileOutputSpec(_ImageOutputSpec):
+class _ProfileOutputSpec(ImageOutputSpec):
     profile_file = File(desc="profile on the sodium grid")
 
 

@@ -35,6 +35,9 @@ class Acquisition:
         Window multiplied onto the k-space data before transformation.
     filter_cutoff, filter_width
         Its parameters, relative to kmax; see :func:`sodium_prep.physics.readout.filter_window`.
+    fitted_echo_times_s
+        Echo times of an image whose decay was fitted with one exponential, and which shows the signal at the centre of
+        the excitation; empty for an image of one echo.
     """
 
     echo_time_s: float
@@ -48,6 +51,7 @@ class Acquisition:
     kspace_filter: FilterName = "none"
     filter_cutoff: float | None = None
     filter_width: float | None = None
+    fitted_echo_times_s: tuple[float, ...] = ()
 
     @property
     def kmax_per_mm(self) -> tuple[float, float, float]:

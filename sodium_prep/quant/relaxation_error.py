@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import Relaxation
-from sodium_prep.physics.signal import saturation_factor, signal_factor
+from sodium_prep.physics.signal import decay_factor, saturation_factor, signal_factor
 
 _TELLING: Final = 0.02
 _PARAMETERS = {
@@ -117,7 +117,5 @@ def draw_factors(
     share = relaxation.fraction_fast + relaxation.fraction_fast_sd * rng.standard_normal(n_draws)
     share = np.clip(share, 0.0, 1.0)
     flip = acquisition.flip_angle_deg * draw(b1_plus, b1_plus_sd)
-    te = acquisition.echo_time_s
-    decay = share * np.exp(-te / fast) + (1.0 - share) * np.exp(-te / slow)
     saturation = saturation_factor(acquisition.repetition_time_s, flip, t1)
-    return np.asarray(saturation * decay, dtype=np.float64)
+    return np.asarray(saturation * decay_factor(acquisition, fast, slow, share), dtype=np.float64)

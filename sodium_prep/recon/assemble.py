@@ -20,7 +20,7 @@ MAX_MATRIX = 1024
 _FEWEST_SAMPLES = 16
 _RESOLUTION_TOLERANCE = 0.1
 _DWELL_TOLERANCE = 0.01
-_FIRST_ECHO_TOLERANCE_S = 1e-4
+_ECHO_TOLERANCE_S = 1e-4
 _PROBES = 9
 """Samples by which trajectories of readouts are told apart."""
 
@@ -107,7 +107,7 @@ def assemble(
         If the data cannot make one quantitative image per echo.
     """
     found: list[RawData] = []
-    times = _echo_times(echoes, description.echo_time_s, scan.source)
+    times = _echo_times(echoes, description.echo_times_s, scan.source)
     for grid in scan.grids:
         _check_grid(grid, scan.source)
     for echo, time_s in zip(echoes, times, strict=True):
@@ -140,22 +140,30 @@ def assemble(
     return tuple(found)
 
 
-def _echo_times(echoes: Sequence[RawEcho], stated: float | None, source: str) -> list[float | None]:
+def _echo_times(echoes: Sequence[RawEcho], stated: Sequence[float], source: str) -> list[float | None]:
     """Echo times, which have to be there and to rise where there are several echoes."""
     times = [echo.echo_time_s for echo in echoes]
+    if len(stated) > 1 and len(stated) != len(times):
+        problem = f"holds {len(times)} echoes, but the sidecar's EchoTime lists {len(stated)}"
+        raise InputError(source, problem, "List the echo times of this file")
     if len(times) == 1:
-        return times if stated is None else [stated]
+        return list(stated) or times
     known = [time for time in times if time is not None]
+    if not known and len(stated) == len(times):
+        known = list(stated)
     if len(known) < len(times):
         problem = f"holds {len(times)} echoes, but its header states {len(known)} of their echo times"
-        raise InputError(source, problem, "Write all of them into the header, or one file for each echo")
-    text = ", ".join(f"{1e3 * time:g}" for time in known)
+        raise InputError(source, problem, "List all of them as the sidecar's EchoTime, or write them into the header")
     if (np.diff(known) <= 0.0).any():
-        raise InputError(source, f"its echo times ({text} ms) do not rise", "Write the echoes in their order")
-    if stated is not None and abs(known[0] - stated) > _FIRST_ECHO_TOLERANCE_S:
-        problem = f"its echo times are {text} ms, but the sidecar's EchoTime is {1e3 * stated:g} ms"
-        raise InputError(source, problem, "Write that of the first echo into the sidecar")
-    return times
+        raise InputError(source, f"its echo times ({_in_ms(known)} ms) do not rise", "Write the echoes in their order")
+    if any(abs(time - told) > _ECHO_TOLERANCE_S for time, told in zip(known, stated, strict=False)):
+        problem = f"its echo times are {_in_ms(known)} ms, but the sidecar's EchoTime is {_in_ms(stated)} ms"
+        raise InputError(source, problem, "Write those of the file into the sidecar")
+    return list(known)
+
+
+def _in_ms(times_s: Sequence[float]) -> str:
+    return ", ".join(f"{1e3 * time:g}" for time in times_s)
 
 
 def oriented_grid(

@@ -27,8 +27,8 @@ class RawDescription:
         From sample to sample.
     nominal_resolution_mm, field_of_view_mm
         Of the image, along read, phase and slice.
-    echo_time_s
-        Of the first echo; goes before the file's.
+    echo_times_s
+        Of the echoes in the file, or of the first of them; go before the file's.
     n_channels
         Receive channels.
     """
@@ -41,5 +41,5 @@ class RawDescription:
     readout_duration_s: float | None = None
     nominal_resolution_mm: tuple[float, float, float] | None = None
     field_of_view_mm: tuple[float, float, float] | None = None
-    echo_time_s: float | None = None
+    echo_times_s: tuple[float, ...] = ()
     n_channels: int | None = None

@@ -61,7 +61,7 @@ def build_methods(
             name to version.
         ``recon``
             ``method`` (gridding, vendor), ``trajectory``, ``n_spokes``, ``n_coils``, ``kspace_filter``, ``n_runs``,
-            ``floor_removed`` (bool).
+            ``floor_removed`` (bool), ``motion_blocks``, ``fitted_echoes`` (number of echoes that make one image).
         ``receive``
             ``method`` (pair, reciprocity, fit).
         ``anatomy``
@@ -84,7 +84,8 @@ def build_methods(
         ``psf``
             ``kind`` (acquisition, measured, gaussian), ``fwhm_mm`` (tissue to width), ``window``, ``reason``.
         ``relaxation``
-            ``field_strength_t``, ``sources`` (free text citations of the values used).
+            ``field_strength_t``, ``sources`` (free text citations of the values used), ``fitted_echoes`` (their number
+            where one exponential through them makes the image).
         ``echoes``
             ``n_echoes``, ``fitted_voxels`` (model to count), ``law`` (gaussian, rician), ``difference_echoes``.
         ``weighted``
@@ -149,6 +150,9 @@ _ITERATED: Final = {
     "{schramm2024}, was found by accelerated proximal gradient descent {beck2009}.",
     "bowsher": " From there an image was found by least squares with Bowsher's prior {bowsher2004}: differences "
     "between neighbours that are alike in the anatomical image are kept small.",
+    "agrdm": " From there an image before any decay and a map of one T2* in each voxel were found from all echoes "
+    "together, with the decay during the readouts as part of the signal equation {schramm2024}: the image of small "
+    "directional total variation {ehrhardt2016}, both guided by the anatomical image.",
 }
 """What follows gridding."""
 
@@ -242,9 +246,11 @@ def _psf(step: Step) -> str:
 
 def _relaxation(step: Step) -> str:
     field = step.get("field_strength_t")
-    text = (
-        "Saturation {ernst1966} and biexponential T2* decay at the echo time were corrected for with relaxation times"
-    )
+    if step.get("fitted_echoes"):
+        left = f"what one exponential through {step['fitted_echoes']} echoes leaves of biexponential T2* decay"
+    else:
+        left = "biexponential T2* decay at the echo time"
+    text = f"Saturation {{ernst1966}} and {left} were corrected for with relaxation times"
     text += f" at {field:g} T" if field else ""
     sources = " ".join(str(s) for s in step.get("sources", ()))
     cited = [k for word, k in (("Riemer", "riemer2018"), ("Niesporek", "niesporek2017"), ("Fleysher", "fleysher2009"),

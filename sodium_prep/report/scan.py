@@ -299,9 +299,10 @@ def _what_ran(
         if "vials" in lines:
             out["calibration"]["intercept"] = lines["vials"]["Mode"]
     weighted = facts.get("weighting", "SQ") != "SQ"
-    out["relaxation"] = None if weighted else {"field_strength_t": field_strength_t, "sources": sources}
-    out["echoes"] = _echoes_ran(facts.get("echoes", {}))
     recon = ran.get("recon") or {}
+    told = {"field_strength_t": field_strength_t, "sources": sources, "fitted_echoes": recon.get("fitted_echoes")}
+    out["relaxation"] = None if weighted else told
+    out["echoes"] = _echoes_ran(facts.get("echoes", {}))
     if recon:
         out["recon"] = {**recon, **{name: facts[name] for name in ("n_coils", "n_runs") if name in facts}}
         out["recon"]["floor_removed"] = bool(facts.get("floor_corrected"))

@@ -256,8 +256,34 @@ def test_the_first_of_several_echoes_of_raw_data_is_used_and_the_others_are_name
     inputs = collect(root, "01", "01")
     (run,) = inputs.sodium[0].runs
     assert [file.path.name for file in run.files] == [name.rpartition("/")[2] for name in (first, second)]
-    assert run.sidecar.raw_description().echo_time_s == 0.0005
-    assert [text for text in inputs.warnings if "echo-2_kspace.npz: is not used for TSC" in text]
+    assert run.sidecar.raw_description().echo_times_s == (0.0005,)
+
+
+def test_one_file_of_raw_data_may_hold_all_echoes(root):
+    (root / SODIUM).unlink()
+    path = study.put_kspace(root)
+    study.put_json(path.with_suffix(".json"), study.SIDECAR | {"EchoTime": [0.0005, 0.005]})
+    (run,) = collect(root, "01", "01").sodium[0].runs
+    assert [(file.path, file.echo, file.place, file.echo_time_s) for file in run.files] == [
+        (path, 1, 0, 0.0005),
+        (path, 2, 1, 0.005),
+    ]
+    assert run.sidecar.raw_description().echo_times_s == (0.0005, 0.005)
+    for times, message in (
+        ([0.005, 0.0005], "EchoTimes that do not rise"),
+        ([0.0005, 5.0], r"EchoTime\[1\]"),
+        ([0.0005, 0.15], "EchoTime 0.15 s not below RepetitionTime"),
+        ([], "EchoTime"),
+    ):
+        study.put_json(path.with_suffix(".json"), study.SIDECAR | {"EchoTime": times})
+        with pytest.raises(InputError, match=message):
+            collect(root, "01", "01")
+
+
+def test_an_image_has_one_echo_time(root):
+    study.put_json(root / SODIUM.replace(".nii.gz", ".json"), study.SIDECAR | {"EchoTime": [0.0005, 0.005]})
+    with pytest.raises(InputError, match="has 2 EchoTimes, but an image is of one echo"):
+        collect(root, "01", "01")
 
 
 def _fmap(root, name, **metadata):

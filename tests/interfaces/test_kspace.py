@@ -54,9 +54,12 @@ def test_raw_data_of_siemens_become_an_image(root, tmp_path):
     world = index @ image.affine[:3, :3].T + image.affine[:3, 3]
     distance = np.linalg.norm(world - POSITION * [-1, -1, 1], axis=-1)
     assert image.get_fdata()[(distance < 45.0) & (distance > 10.0)].mean() == pytest.approx(3.0, rel=0.02)
-    assert "holds 2 echoes; TSC comes of the first" in load_json(run.result.outputs.report_file)["kspace_notes"][0]
+    assert (
+        "holds 2 echoes, but its sidecar the EchoTime of the first"
+        in load_json(run.result.outputs.report_file)["kspace_notes"][0]
+    )
     quantify = _quantification(plan, (), ("none", "kspace"), ()).inputs
-    assert quantify.described == plan.described[0] == run.inputs.described
+    assert quantify.described == plan.raw[0][0].described == run.inputs.described
     # The step is done again where the trajectory has changed.
     before = run.inputs.get_hashval("content")[1]
     (root / FILE).write_bytes((root / FILE).read_bytes() + b" ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.physics.relaxation import TISSUES, Relaxation, tissue_relaxation
-from sodium_prep.physics.signal import saturation_factor, signal_factor, t2star_factor
+from sodium_prep.physics.signal import decay_factor, saturation_factor, signal_factor, t2star_factor
 
 positive = st.floats(0.002, 0.2)
 
@@ -49,6 +51,21 @@ def test_decay_starts_at_one_and_falls_between_its_components(fraction, fast, sl
     assert decay[0] == pytest.approx(1.0)
     assert np.all(np.diff(decay) < 0)
     assert np.all((decay >= np.exp(-t / fast) - 1e-12) & (decay <= np.exp(-t / slow) + 1e-12))
+
+
+def _fitted(*times_s):
+    return replace(Acquisition(0.0, 0.1, 80.0, 3.0, "DA-3DPR", 0.01, (3.0, 3.0, 3.0)), fitted_echo_times_s=times_s)
+
+
+def test_one_exponential_through_echoes_at_the_centre_of_the_excitation():
+    # By hand for 60 % of 3 ms and 40 % of 20 ms: signals 0.898 and 0.425, T2* 6.0 ms.
+    assert_allclose(decay_factor(_fitted(0.0005, 0.005), 0.003, 0.02, 0.6), 0.976, atol=5e-4)
+    for times in ((0.0005, 0.005), (0.0003, 0.002, 0.01)):
+        assert_allclose(decay_factor(_fitted(*times), [0.004, 0.05], [0.02, 0.05], [0.0, 0.5]), 1.0, rtol=1e-12)
+    # Of three echoes it lies within the two lines through neighbours.
+    three = decay_factor(_fitted(0.0005, 0.005, 0.012), 0.003, 0.02, 0.6)
+    ends = [decay_factor(_fitted(*pair), 0.003, 0.02, 0.6) for pair in ((0.0005, 0.005), (0.005, 0.012))]
+    assert ends[1] < three < ends[0]
 
 
 def test_signal_factor_is_the_product_and_keeps_the_shape_of_b1():

@@ -158,7 +158,7 @@ CONTRADICTIONS = {
     "spokes": (RawDescription(n_spokes=59), "has 60 readouts of different trajectory, but the NumberOfSpokes"),
     "channels": (RawDescription(n_channels=8), "has 3 channels, but the NumberReceiveCoilActiveElements"),
     "dwell": (RawDescription(dwell_time_s=1e-4), "but the DwellTime of its sidecar is 0.0001"),
-    "echo": (RawDescription(echo_time_s=0.005), "its echo times are 0.3, 5 ms, but the sidecar's EchoTime is 5 ms"),
+    "echo": (RawDescription(echo_times_s=(0.005,)), "its echo times are 0.3, 5 ms, but the sidecar's EchoTime is 5 ms"),
 }
 
 
