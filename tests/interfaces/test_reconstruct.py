@@ -1,4 +1,4 @@
-"""All echoes of a run to one image without decay: what is planned, and what the step leaves."""
+"""Raw data of a data set to an image by every method: what is planned, and what the step leaves."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from sodium_prep.physics.signal import decay_factor, t2star_factor
 from sodium_prep.recon.raw import RawData, write_exchange
 from sodium_prep.settings import Settings
 from sodium_prep.workflows.planning import plan_series
-from sodium_prep.workflows.sodium import _joint_reconstructions, _quantification
+from sodium_prep.workflows.sodium import _joint_reconstructions, _quantification, _reconstructions
 from tests.bids import study
 from tests.bids.study import KSPACE, SIDECAR, SODIUM
 from tests.recon.analytic import Ellipsoid, complex_noise, small_trajectory
 
 TIMES_S = (0.0005, 0.005)
 TISSUE = Relaxation(0.035, 0.02, 0.003, 0.6, citation="test")
+FLUID = Relaxation(0.06, 0.06, citation="test")
 BLOCK = {"Trajectory": "DA-3DPR", "ReadoutDuration": 0.01, "NominalResolution": [8.0] * 3, "LinearFraction": 0.2}
 BALL, N, VOXEL_MM = Ellipsoid(40.0, (70.0, 70.0, 70.0)), 24, 8.0
 
 
-def _write(path, times_s):
-    """Raw data of a ball that decays as tissue does, before and during the readouts."""
+def _write(path, times_s, relaxation):
+    """Raw data of a ball that decays before and during the readouts."""
     trajectory = small_trajectory(1200, 160, resolution_mm=VOXEL_MM, linear_fraction=0.2)
     rng, affine = np.random.default_rng(3), np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
     affine[:3, 3] = -VOXEL_MM * (N // 2)
     spectrum, sigma = BALL.spectrum(trajectory.k_per_mm), 2e3
     echoes = []
     for time_s in times_s:
-        samples = spectrum * t2star_factor(time_s + trajectory.time_s, TISSUE)
+        samples = spectrum * t2star_factor(time_s + trajectory.time_s, relaxation)
         kspace = (samples + sigma * complex_noise(rng, samples.shape))[None].astype(np.complex64)
         noise = (sigma * complex_noise(rng, (1, 4000))).astype(np.complex64)
         raw = RawData(kspace, trajectory, (N, N, N), (VOXEL_MM,) * 3, affine, noise, "DA-3DPR", echo_time_s=time_s)
@@ -44,9 +45,46 @@ def _write(path, times_s):
     return affine
 
 
-def _settings(root, **options):
+def _settings(root, method):
     folders = {"bids_dir": root, "output_dir": root / "out", "work_dir": root / "work"}
-    return Settings(**folders, analysis_level="participant", version="0", recon="agrdm", **options)
+    return Settings(**folders, analysis_level="participant", version="0", recon=method)
+
+
+def _guide(folder, affine):
+    """Inputs of a step that is guided: the ball, where it is."""
+    save_image(folder / "guide.nii", np.where(_radius(affine) < 70.0, 1.0, 0.0), affine)
+    write_itk_affine(folder / "to_guide.txt", np.eye(4))
+    return {"guide": str(folder / "guide.nii"), "transforms": [str(folder / "to_guide.txt")]}
+
+
+def _radius(affine):
+    where = np.moveaxis(np.indices((N,) * 3), 0, -1) * VOXEL_MM + affine[:3, 3]
+    return np.linalg.norm(where, axis=-1)
+
+
+def _brightness(path, affine):
+    """Mean within the ball over its value."""
+    return float(nib.load(path).get_fdata()[_radius(affine) < 50.0].mean()) / BALL.value
+
+
+@pytest.mark.parametrize("method", ["sense", "wavelet", "tv", "agr", "bowsher"])
+def test_raw_data_become_an_image_with_its_noise_and_points_by_every_method(tmp_path, monkeypatch, method):
+    root = study.make_study(tmp_path / "study")
+    path = study.put_kspace(root)
+    study.put_json(path.with_suffix(".json"), SIDECAR | {"EchoTime": TIMES_S[0], "SodiumAcquisition": BLOCK})
+    affine = _write(path, TIMES_S[:1], FLUID)
+    inputs = collect(root, "01", "01", source="kspace")
+    plan = plan_series(inputs.sodium[0], inputs, _settings(root, method))
+    assert (plan.rec, plan.guided) == (method, method in ("agr", "bowsher"))
+    (node,) = _reconstructions(plan, "recon", method=method, kspace_filter="none", seed=42, n_threads=1)
+    monkeypatch.chdir(tmp_path)
+    node.interface.inputs.trait_set(**_guide(tmp_path, affine) if plan.guided else {})
+    found = node.interface.run().outputs
+    assert _brightness(found.out_file, affine) == pytest.approx(float(t2star_factor(TIMES_S[0], FLUID)), rel=0.01)
+    assert found.psf_tissues == ["GM", "WM", "CSF"]
+    noise = load_noise(found.noise_file)
+    assert np.all(noise.sd > 0.0)
+    assert noise.spectrum.mean() == pytest.approx(1.0, rel=1e-3)
 
 
 @pytest.mark.parametrize("files", [1, 2])
@@ -58,9 +96,9 @@ def test_echoes_become_an_image_at_the_centre_of_the_excitation(tmp_path, monkey
         path = study.put_kspace(root, name)
         times = TIMES_S if files == 1 else TIMES_S[number : number + 1]
         study.put_json(path.with_suffix(".json"), SIDECAR | {"EchoTime": list(times), "SodiumAcquisition": BLOCK})
-        affine = _write(path, times)
+        affine = _write(path, times, TISSUE)
     inputs = collect(root, "01", "01")
-    plan = plan_series(inputs.sodium[0], inputs, _settings(root))
+    plan = plan_series(inputs.sodium[0], inputs, _settings(root, "agrdm"))
     assert (plan.rec, plan.first_method, plan.guided, len(plan.sources)) == ("agrdm", "gridding", True, files)
     quantified = _quantification(plan, (), ("none",), ()).inputs.acquisition
     assert (quantified["echo_time_s"], quantified["fitted_echo_times_s"]) == (0.0, TIMES_S)
@@ -68,17 +106,12 @@ def test_echoes_become_an_image_at_the_centre_of_the_excitation(tmp_path, monkey
 
     (node,) = _joint_reconstructions(plan, 42, 1)
     step = node.interface
-    where = np.moveaxis(np.indices((N,) * 3), 0, -1) * VOXEL_MM + affine[:3, 3]
-    radius = np.linalg.norm(where, axis=-1)
     monkeypatch.chdir(tmp_path)
-    save_image(tmp_path / "guide.nii", np.where(radius < 70.0, 1.0, 0.0), affine)
-    write_itk_affine(tmp_path / "to_guide.txt", np.eye(4))
-    step.inputs.guide, step.inputs.transforms = str(tmp_path / "guide.nii"), [str(tmp_path / "to_guide.txt")]
-    step.inputs.points = True
+    step.inputs.trait_set(**_guide(tmp_path, affine))
     found = step.run().outputs
-    inside = radius < 50.0
-    seen = float(nib.load(found.out_file).get_fdata()[inside].mean()) / BALL.value
-    assert seen == pytest.approx(float(decay_factor(acquisition_from(quantified), 0.003, 0.02, 0.6)), rel=0.01)
+    expected = decay_factor(acquisition_from(quantified), 0.003, 0.02, 0.6)
+    assert _brightness(found.out_file, affine) == pytest.approx(float(expected), rel=0.01)
+    inside = _radius(affine) < 50.0
     t2star, error = (nib.load(path).get_fdata() for path in found.maps)
     apparent = (TIMES_S[1] - TIMES_S[0]) / np.log(np.divide(*t2star_factor(TIMES_S, TISSUE)))
     assert np.median(t2star[inside]) == pytest.approx(apparent, rel=0.05)
@@ -92,9 +125,9 @@ def test_one_echo_is_refused_and_a_weighted_image_is_gridded(tmp_path):
     path = study.put_kspace(root)
     inputs = collect(root, "01", "01")
     with pytest.raises(InputError, match="has one echo, and --recon agrdm needs two or more"):
-        plan_series(inputs.sodium[0], inputs, _settings(root))
+        plan_series(inputs.sodium[0], inputs, _settings(root, "agrdm"))
     study.put_json(path.with_suffix(".json"), SIDECAR | {"InversionTime": 0.03})
     inputs = collect(root, "01", "01", source="kspace")
-    plan = plan_series(inputs.sodium[0], inputs, _settings(root))
+    plan = plan_series(inputs.sodium[0], inputs, _settings(root, "agrdm"))
     assert (plan.rec, plan.quantified) == ("gridding", plan.acquisition)
     assert any("not for weighted images" in text for text in plan.warnings)
