@@ -68,7 +68,7 @@ def plan_series(
     label = f"acq-{series.acquisition}" if series.acquisition else series.suffix
     session = f"ses-{inputs.session} " if inputs.session else ""
     weighted = sidecar.weighting != "SQ"
-    method, told = _method(series, settings)
+    method, told = series_method(series, settings)
     several = first.files if len(first.files) > 1 and not weighted else ()
     of_first = (
         (f"T2* is of the first of {len(series.runs)} runs; concentrations are of their average.",)
@@ -141,7 +141,7 @@ def plan_series(
     )
 
 
-def _method(series: SodiumSeries, settings: Settings) -> tuple[KspaceMethod, tuple[str, ...]]:
+def series_method(series: SodiumSeries, settings: Settings) -> tuple[KspaceMethod, tuple[str, ...]]:
     """How the k-space of a series is reconstructed, and what is told of its later echoes."""
     first, method = series.runs[0], settings.kspace_method
     if first.source != "kspace":

@@ -39,10 +39,13 @@ def _given(inputs: SessionInputs, settings: Settings) -> list[str]:
 
 
 def _describe_series(series: SodiumSeries, settings: Settings) -> list[str]:
+    from sodium_prep.workflows.planning import series_method
+
+    method, told = series_method(series, settings)
     lines = [f"  sodium acq-{series.acquisition or '(none)'} {series.suffix}: {len(series.runs)} run(s)"]
     for run in series.runs:
-        how = "gridding of k-space" if run.source == "kspace" else "image as given"
-        files = [file.path for file in run.files]
+        how = f"{method} of k-space" if run.source == "kspace" else "image as given"
+        files = list(dict.fromkeys(file.path for file in run.files))
         if run.source == "image" and run.images[0].other_part:
             how = "complex image as given"
             files += [path for image in run.images for path in image.other_part.values()]
@@ -68,7 +71,7 @@ def _describe_series(series: SodiumSeries, settings: Settings) -> list[str]:
         if len(first.files) > 1:
             times = ", ".join(f"{1e3 * file.sidecar.echo_time_s:g}" for file in first.files)
             lines.append(f"    T2* from echoes at {times} ms")
-    lines += [f"    PSF {psf.reason}", *(f"    note: {warning}" for warning in psf.warnings)]
+    lines += [f"    PSF {psf.reason}", *(f"    note: {warning}" for warning in (*told, *psf.warnings))]
     if series.proton:
         lines.append(f"    proton image of the sodium coil: {_short(series.proton, settings)}")
     if series.receive_pair and settings.receive_profile in ("auto", "pair"):

@@ -104,7 +104,8 @@ def _add_recon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="FILE",
         help="ITK transform that resamples sodium onto it (default: both headers are right)",
     )
-    add("--field-map", type=Path, metavar="NIFTI", help="off-resonance in Hz, to be undone")
+    told = "off-resonance of sodium in Hz, to be undone (that of protons times 0.2645)"
+    add("--field-map", type=Path, metavar="NIFTI", help=told)
     add(
         "--motion-blocks",
         type=int,
