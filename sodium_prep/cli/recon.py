@@ -41,7 +41,7 @@ def reconstruct_file(args: argparse.Namespace) -> int:
     description = sidecar.raw_description() if sidecar else None
     raws = read_raw(args.kspace, description, average=not args.motion_blocks)
     if args.method == JOINT:
-        with progress() as told:
+        with _progress() as told:
             found = reconstruct_decay(
                 raws,
                 _guide(args, raws[0]) if args.t1w else None,
@@ -57,7 +57,7 @@ def reconstruct_file(args: argparse.Namespace) -> int:
     if sidecar is not None:
         echo_time_s, field_t = sidecar.echo_time_s, sidecar.field_strength_t
     motion = None
-    with progress() as told:
+    with _progress() as told:
         if args.motion_blocks:
             told("motion", 0, 1)
             raw, motion = correct_motion(raw, args.motion_blocks)
@@ -130,7 +130,7 @@ def _field_map(args: argparse.Namespace, raw: RawData) -> Any:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def _progress() -> Iterator[Progress]:
     """Bars on a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import Progress as Bars

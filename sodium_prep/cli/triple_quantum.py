@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from sodium_prep import __version__
 from sodium_prep.bids.images import CheckedImage, load_finite, same_grid
 from sodium_prep.bids.outputs import json_beside, write_bytes, write_json, write_nifti
 from sodium_prep.bids.sidecar import read_json, sidecar_from_files
-from sodium_prep.cli.recon import progress
 from sodium_prep.errors import InputError, UsageError
 from sodium_prep.quant.noise import background_mask, estimate_noise_sd
 from sodium_prep.quant.triple_quantum import PhaseCycle, TripleQuantumImage, triple_quantum_image
@@ -27,7 +26,7 @@ from sodium_prep.recon.resample import guide_on_grid
 from sodium_prep.report.quicklook import quicklook
 
 Affine = NDArray[np.float64]
-Tell = Callable[[str, int, int], None]
+_T = TypeVar("_T")
 
 _PULSES: Final = ("first", "second", "third", "receiver")
 _MOST_TAU_S: Final = 0.1
@@ -41,8 +40,7 @@ def combine_phase_cycle(args: argparse.Namespace) -> int:
     raw = [path.suffix.lower() in SUFFIXES for path in args.steps]
     _check_options(args, raw)
     cycle = _cycle(args)
-    with progress() as tell:
-        found, affine, facts = (_of_kspace if all(raw) else _of_images)(args, cycle, tell)
+    found, affine, facts = (_of_kspace if all(raw) else _of_images)(args, cycle)
     for path in _write(args, found, affine, facts):
         print(path)
     return 0
@@ -97,12 +95,11 @@ def _cycle(args: argparse.Namespace) -> PhaseCycle:
     return PhaseCycle(*phases)
 
 
-def _of_images(args: argparse.Namespace, cycle: PhaseCycle, tell: Tell) -> tuple[TripleQuantumImage, Affine, Any]:
+def _of_images(args: argparse.Namespace, cycle: PhaseCycle) -> tuple[TripleQuantumImage, Affine, Any]:
     partners = args.phase or args.imaginary
     steps: list[NDArray[np.complex64]] = []
     grids: list[CheckedImage] = []
-    for number, (path, partner) in enumerate(zip(args.steps, partners, strict=True), 1):
-        tell("step", number, len(partners))
+    for path, partner in _with_bar(zip(args.steps, partners, strict=True), len(partners)):
         (values, own), (other, its) = load_finite(path), load_finite(partner)
         grids += [own, its]
         for image in (own, its):
@@ -135,44 +132,48 @@ def _noise_sd(steps: NDArray[np.complex64], grid: CheckedImage) -> float:
     return estimate_noise_sd(np.stack([values.real, values.imag]), np.ones((2, *values.shape), bool), "real")
 
 
-def _of_kspace(args: argparse.Namespace, cycle: PhaseCycle, tell: Tell) -> tuple[TripleQuantumImage, Affine, Any]:
+def _of_kspace(args: argparse.Namespace, cycle: PhaseCycle) -> tuple[TripleQuantumImage, Affine, Any]:
     sidecar = sidecar_from_files(args.sidecar, args.protocol) if args.sidecar or args.protocol else None
     description = sidecar.raw_description() if sidecar else None
 
-    def read(files: Iterable[Path], start: int) -> Iterator[RawData]:
-        for number, path in enumerate(files, start):
-            tell("step", number, len(args.steps))
-            echoes = read_raw(path, description)
-            if not 1 <= args.echo <= len(echoes):
-                raise InputError(path, f"holds {len(echoes)} echoes, not {args.echo}", "Give --echo within them")
-            yield echoes[args.echo - 1]
+    def read(path: Path) -> RawData:
+        echoes = read_raw(path, description)
+        if not 1 <= args.echo <= len(echoes):
+            raise InputError(path, f"holds {len(echoes)} echoes, not {args.echo}", "Give --echo within them")
+        raw: RawData = echoes[args.echo - 1]
+        return raw
 
-    first = next(read(args.steps[:1], 1))
+    scans = map(read, _with_bar(args.steps, len(args.steps)))
+    first = next(scans)
     field = _field_map(args.field_map, first.shape, first.affine)
-    found = triple_quantum_scan(
-        chain([first], read(args.steps[1:], 2)),
-        cycle,
-        args.tau,
-        field,
-        kspace_filter=args.filter,
-        workers=args.threads,
-    )
+    options = {"kspace_filter": args.filter, "workers": args.threads}
+    found = triple_quantum_scan(chain([first], scans), cycle, args.tau, field, **options)
     return found, first.affine, _facts_of(first, args)
 
 
 def _facts_of(raw: RawData, args: argparse.Namespace) -> dict[str, Any]:
-    """Sidecar keys of an image of raw data: the scan's own, and those that the sidecar adds."""
+    """Sidecar keys of an image of raw data: those of the sidecar, and what is known of the scan."""
     known = {
         "EchoTime": raw.echo_time_s,
         "MagneticFieldStrength": raw.field_strength_t,
         "RepetitionTime": raw.repetition_time_s,
         "FlipAngle": raw.flip_angle_deg,
     }
-    facts: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
-    facts |= read_json(args.sidecar) if args.sidecar else {}
+    facts = read_json(args.sidecar) if args.sidecar else {}
+    facts |= {key: value for key, value in known.items() if value is not None}
     block = facts.get("SodiumAcquisition", {})
     resolution = [0.5 / k for k in raw.trajectory.half_extents_per_mm]
     return facts | {"SodiumAcquisition": {"NominalResolution": resolution, **block, "KSpaceFilter": args.filter}}
+
+
+def _with_bar(steps: Iterable[_T], total: int) -> Iterable[_T]:
+    """The steps, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    return track(steps, "steps", total, console=console, transient=True, disable=hidden)
 
 
 def _field_map(path: Path | None, shape: tuple[int, int, int], affine: Affine) -> Any:
