@@ -198,7 +198,7 @@ def page(truth, without, found, names, regions, guide=None, t2star_ms=None):
     looks = [("inferno", 0.0, SHOWN_MM), ("RdBu_r", -SHOWN_ERROR, SHOWN_ERROR), ("gray", 0.0, SHOWN_MM),
              ("viridis", 0.0, SHOWN_MS)]  # fmt: skip
     bars = [("mM", 0), ("error", 1)] + [("T2*, ms", 3)] * (t2star_ms is not None)
-    with new_figure(9.6, 5.9) as figure:
+    with new_figure(9.6, 5.7) as figure:
         grid = figure.add_gridspec(2, len(pictures), top=0.91, bottom=0.36, left=0.01, right=0.915, hspace=0.03,
                                    wspace=0.03)  # fmt: skip
         for column, (name, image, look) in enumerate(pictures):
@@ -210,7 +210,7 @@ def page(truth, without, found, names, regions, guide=None, t2star_ms=None):
         sides = figure.add_gridspec(len(bars), 1, top=0.89, bottom=0.38, left=0.93, right=0.945, hspace=0.4)
         for place, (label, look) in zip(sides, bars, strict=True):
             scale(figure, place, *looks[look], label)
-        lower = figure.add_gridspec(1, 3 if t2star_ms is not None else 2, top=0.27, bottom=0.1, left=0.05, right=0.98,
+        lower = figure.add_gridspec(1, 3 if t2star_ms is not None else 2, top=0.27, bottom=0.075, left=0.05, right=0.98,
                                     width_ratios=(3, 2, 1) if t2star_ms is not None else (3, 1),
                                     wspace=0.3)  # fmt: skip
         axes = [figure.add_subplot(place) for place in lower]
