@@ -16,7 +16,7 @@ import re
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,11 @@ from benchmarks import agrdm as decay
 from benchmarks.priors import NOISE, REGIONS, VOXEL_MM, N, affine, guide_image, painted, problems, sense
 from sodium_prep.phantom.ellipsoids import ANALYTIC_HEAD, analytic_image
 from sodium_prep.recon.agr import agr, bowsher
-from sodium_prep.recon.agrdm import DecayData, agrdm
+from sodium_prep.recon.decay import reconstruct_decay
 from sodium_prep.recon.gridding import gridding_noise_sd
-from sodium_prep.recon.options import STRENGTH
+from sodium_prep.recon.options import STRENGTH, Options
+from sodium_prep.recon.raw_data import RawData
+from sodium_prep.recon.reconstruct import reconstruct
 from sodium_prep.recon.tv import tv
 from sodium_prep.recon.wavelet import wavelet
 from sodium_prep.report.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, new_figure, to_svg
@@ -92,20 +94,23 @@ def two_echoes(guide):
     """The first of two echoes gridded, both together by ``agrdm``, and its T2*, ms."""
     with tempfile.TemporaryDirectory() as folder:
         clean, _ = decay.echoes_of(Path(folder), "one", 1, np.float32(0.0))
-    sigma = NOISE / gridding_noise_sd(1.0, clean[0].trajectory)
+    sigma = np.float32(NOISE / gridding_noise_sd(1.0, clean[0].trajectory))
+    options = Options(method="agrdm", guide=guide.astype(np.float32))
     gridded, found, seconds = [], [], 0.0
     for realisation in range(REALISATIONS):
-        rng, echoes = np.random.default_rng(realisation), []
+        rng, scans = np.random.default_rng(realisation), []
         for echo in clean:
-            parts = rng.standard_normal((2, *echo.kspace.shape), dtype=np.float32)
-            echoes.append(replace(echo, kspace=echo.kspace + np.float32(sigma) * (parts[0] + 1j * parts[1])))
-        gridded.append(DecayData(echoes, decay.VOXEL_MM).gridded[0])
+            parts, apart = (rng.standard_normal((2, *shape), np.float32) for shape in (echo.kspace.shape, (1, 20_000)))
+            kspace, noise = echo.kspace + sigma * (parts[0] + 1j * parts[1]), sigma * (apart[0] + 1j * apart[1])
+            grid = ((N,) * 3, (VOXEL_MM,) * 3, affine())
+            scans.append(RawData(kspace, echo.trajectory, *grid, noise, echo_time_s=echo.echo_time_s))
+        gridded.append(reconstruct(scans[0]).image)
         start = time.process_time()
-        found.append(agrdm(echoes, decay.VOXEL_MM, decay.WEIGHT * NOISE, NOISE, guide))
+        found.append(reconstruct_decay(scans, options))
         seconds += (time.process_time() - start) / REALISATIONS
     t2star_ms = 1e3 * np.stack([one.t2star_s for one in found])
-    both = {"gridding": Made(np.stack(gridded), 0.0), "agrdm": Made(np.stack([one.image for one in found]), seconds)}
-    return both, t2star_ms
+    images = np.stack([one.scan.image for one in found])
+    return {"gridding": Made(np.stack(gridded), 0.0), "agrdm": Made(images, seconds)}, t2star_ms
 
 
 def true_t2star_ms(region):

@@ -16,7 +16,7 @@ from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import FilterName
 from sodium_prep.quant.triple_quantum import PhaseCycle, TripleQuantumImage, join_ways, way_weights
 from sodium_prep.recon import coils
-from sodium_prep.recon.channels import Channels, whitened
+from sodium_prep.recon.channels import whitened
 from sodium_prep.recon.gridding import grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import trajectory_noise_spectrum
 from sodium_prep.recon.raw_data import RawData
@@ -76,13 +76,22 @@ def triple_quantum_scan(
         _check_alike(first, raw)
         for way, factor in zip(ways, factors, strict=True):
             way += factor * raw.kspace
-    channels = whitened(first)
-    line = first.trajectory
-    grid = (line, first.shape, first.voxel_mm)
-    both = (Channels(way, channels.matrix, channels.sigma) for way in ways)
-    images = np.stack([grid_image(one, *grid, kspace_filter, workers=workers) for one in both])
+    white, line = whitened(first), first.trajectory
+    images = np.stack(
+        [
+            grid_image(
+                (np.tensordot(row, way, axes=1) for row in white.matrix),
+                line,
+                first.shape,
+                first.voxel_mm,
+                kspace_filter,
+                workers=workers,
+            )
+            for way in ways
+        ]
+    )
     del ways
-    joined = join_ways(images, weights, tau_s, gridding_noise_sd(channels.sigma, line, kspace_filter), off_resonance_hz)
+    joined = join_ways(images, weights, tau_s, gridding_noise_sd(white.sigma, line, kspace_filter), off_resonance_hz)
     psd = trajectory_noise_spectrum(first.shape, first.voxel_mm, line, kspace_filter)
     maps = coils.low_resolution_maps(joined.image, line, first.voxel_mm, float(joined.noise_sd.mean()), psd)
     return TripleQuantumImage(coils.combine(joined.image, maps).astype(np.complex64), joined.noise_sd)
