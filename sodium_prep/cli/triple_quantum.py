@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 _PULSES: Final = ("first", "second", "third", "receiver")
 _MOST_TAU_S: Final = 0.1
 _MOST_RADIANS: Final = 2.0 * np.pi + 0.01
-_NOT_COPIED: Final = ("Units", "InversionTime", "SodiumReferences")
+_NOT_COPIED: Final = ("Units", "SodiumReferences")
 """Keys of a step's sidecar that do not hold for the combination."""
 
 
@@ -49,6 +49,8 @@ def combine_phase_cycle(args: argparse.Namespace) -> int:
 def _check_options(args: argparse.Namespace, raw: list[bool]) -> None:
     if not args.out.name.endswith(".nii.gz"):
         raise UsageError(args.out, "is not a .nii.gz file name", "Give one, after the steps")
+    if args.out in [*args.steps, *(args.phase or ()), *(args.imaginary or ())]:
+        raise UsageError(args.out, "is an image of a step", "Give a name for the result, after the steps")
     if any(raw) and not all(raw):
         raise UsageError("STEP", "are images and raw data", "Give one kind")
     _check_parts(args, any(raw))
