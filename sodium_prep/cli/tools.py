@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_phantom(commands)
     _add_recon(commands)
+    _add_tq(commands)
     _add_psf(commands)
     _add_pvc(commands)
     _add_b1map(commands)
@@ -121,6 +122,52 @@ def _add_recon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     recon.set_defaults(run=_recon)
 
 
+def _add_tq(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    tq = commands.add_parser("tq", help="a triple-quantum image of the steps of a phase cycle")
+    add = tq.add_argument
+    add(
+        "steps",
+        type=Path,
+        nargs="+",
+        metavar="STEP",
+        help="one file for each step: NIfTI magnitudes (or real parts), or raw data as for recon",
+    )
+    add(
+        "out",
+        type=Path,
+        help="magnitude to write (.nii.gz), and its phase where the name has _part-mag_; beside it go sidecar, noise "
+        "(OUT_stat-stderr) and a picture (.png)",
+    )
+    for pulse in ("first", "second", "third"):
+        add(
+            f"--{pulse}",
+            type=float,
+            nargs="+",
+            required=True,
+            metavar="DEG",
+            help=f"phase of the {pulse} pulse in every step, or one for all",
+        )
+    add(
+        "--receiver",
+        type=float,
+        nargs="+",
+        default=[0.0],
+        metavar="DEG",
+        help="phase that the receiver took off in every step (default: 0)",
+    )
+    add("--tau", type=float, required=True, metavar="S", help="from the first to the second pulse")
+    add("--phase", type=Path, nargs="+", metavar="NIFTI", help="phase images of the steps, in radians")
+    add("--imaginary", type=Path, nargs="+", metavar="NIFTI", help="imaginary parts, where the steps are real parts")
+    add("--field-map", type=Path, metavar="NIFTI", help="off-resonance in Hz (default: found from the steps)")
+    add("--noise", type=float, metavar="SD", help="of the real part of a step's image (default: measured in air)")
+    add("--filter", choices=["none", "hamming"], default="none", help="window on raw data (default: none)")
+    add("--echo", type=int, default=1, metavar="N", help="of raw data with several echoes (default: 1)")
+    add("--sidecar", type=Path, metavar="JSON", help="BIDS sidecar of the steps (of images, by default the first's)")
+    add("--protocol", type=Path, metavar="FILE", help="TOML with the sidecar keys, for what that of raw data lacks")
+    add("--threads", type=int, default=1, metavar="N")
+    tq.set_defaults(run=_tq)
+
+
 def _add_b1map(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     b1map = commands.add_parser("b1map", help="a TB1map from a phase-sensitive pair, which BIDS has no name for")
     b1map.add_argument(
@@ -177,6 +224,12 @@ def _recon(args: argparse.Namespace) -> int:
     from sodium_prep.cli.recon import reconstruct_file
 
     return reconstruct_file(args)
+
+
+def _tq(args: argparse.Namespace) -> int:
+    from sodium_prep.cli.triple_quantum import combine_phase_cycle
+
+    return combine_phase_cycle(args)
 
 
 def _b1map(args: argparse.Namespace) -> int:

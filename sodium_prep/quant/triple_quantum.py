@@ -51,8 +51,9 @@ class TripleQuantumImage:
     Attributes
     ----------
     image
-        (X, Y, Z) complex64, scaled to the signal of one step on resonance with 90 degree pulses. Its phase is that of
-        the receiver and of off-resonance over the echo time; without a map of the field its sign is open.
+        (X, Y, Z) complex64, or one for each channel; scaled to the signal of one step on resonance with 90 degree
+        pulses. Its phase is that of the receiver and of off-resonance over the echo time; without a map of the field,
+        also over tau.
     noise_sd
         (X, Y, Z) float32, of its real and imaginary part.
     """
@@ -88,8 +89,7 @@ def triple_quantum_image(
     noise_sd
         Of the real and imaginary part of each step.
     off_resonance_hz
-        Map of the field, (X, Y, Z). Without it the phase between the two parts, smoothed, takes its place: it is
-        ``4 pi f tau`` up to a turn, which decides the sign only.
+        Map of the field, (X, Y, Z). Without it the phase between the two parts, ``4 pi f tau``, is smoothed and taken.
     smooth_voxels
         Standard deviation of that smoothing; the field should hardly change over it.
     where
@@ -104,21 +104,55 @@ def triple_quantum_image(
     if data.ndim != 4 or len(data) != len(cycle.first):
         problem = f"has {len(cycle.first)} steps for images of shape {data.shape}"
         raise InputError(where, problem, "Give one 3D image for each step")
-    plus_weights, minus_weights = _filters(cycle, where)
-    plus, minus = (np.tensordot(w, data, axes=1) for w in (plus_weights, minus_weights))
-    turn = _turn(plus, minus, smooth_voxels)
-    if off_resonance_hz is not None:
-        turn = np.exp(2j * np.pi * tau_s * np.asarray(off_resonance_hz, dtype=float))
-    image = 0.5 * (plus * turn + minus * turn.conj())
+    weights = way_weights(cycle, where)
+    ways = np.tensordot(weights.astype(np.complex64), data, axes=1)
+    return join_ways(ways, weights, tau_s, noise_sd, off_resonance_hz, smooth_voxels=smooth_voxels)
+
+
+def join_ways(
+    ways: NDArray[np.complexfloating],
+    weights: NDArray[np.complex128],
+    tau_s: float,
+    noise_sd: float,
+    off_resonance_hz: ArrayLike | None = None,
+    *,
+    smooth_voxels: float = 1.5,
+) -> TripleQuantumImage:
+    """Bring the parts by ``p1 = +1`` and ``-1`` into phase and add them.
+
+    Parameters
+    ----------
+    ways
+        (2, X, Y, Z), or (2, channels, X, Y, Z) of channels with uncorrelated noise, which share the phase between.
+    weights
+        (2, steps), from :func:`way_weights`.
+    tau_s, noise_sd, off_resonance_hz, smooth_voxels
+        As for :func:`triple_quantum_image`.
+    """
+    plus, minus = ways
+    if off_resonance_hz is None:
+        product = (minus * plus.conj()).reshape(-1, *plus.shape[-3:]).sum(axis=0, dtype=np.complex128)
+        half = np.ones(())
+        apart = np.exp(1j * np.angle(_smooth(product, smooth_voxels)))
+    else:
+        half = np.exp(2j * np.pi * tau_s * np.asarray(off_resonance_hz, dtype=float))
+        apart = half**2
+    image = (0.5 * half).astype(np.complex64) * (plus + minus * apart.conj().astype(np.complex64))
     # Noise that both parts share adds by their phases.
-    own = np.vdot(plus_weights, plus_weights).real + np.vdot(minus_weights, minus_weights).real
-    shared = 2.0 * (turn**2 * np.vdot(minus_weights, plus_weights)).real
+    own = np.vdot(weights, weights).real
+    shared = 2.0 * (apart * np.vdot(weights[1], weights[0])).real
     sd = 0.5 * noise_sd * np.sqrt(np.maximum(own + shared, 0.0))
     return TripleQuantumImage(image.astype(np.complex64), sd.astype(np.float32))
 
 
-def _filters(cycle: PhaseCycle, where: str) -> NDArray[np.complex128]:
-    """Weights of the steps for the parts by ``p1 = +1`` and ``-1``, (2, steps)."""
+def way_weights(cycle: PhaseCycle, where: str = "phase cycle") -> NDArray[np.complex128]:
+    """Weights of the steps for the parts by ``p1 = +1`` and ``-1``, (2, steps).
+
+    Raises
+    ------
+    InputError
+        If the cycle does not separate them from each other and from lower orders.
+    """
     first, second, third, receiver = (
         np.deg2rad(np.asarray(phase, dtype=float)) for phase in (cycle.first, cycle.second, cycle.third, cycle.receiver)
     )
@@ -140,14 +174,8 @@ def _filters(cycle: PhaseCycle, where: str) -> NDArray[np.complex128]:
     return np.asarray(weights)
 
 
-def _turn(
-    plus: NDArray[np.complexfloating], minus: NDArray[np.complexfloating], smooth_voxels: float
-) -> NDArray[np.complex128]:
-    """Half the smoothed phase by which one part leads the other, as a factor of modulus one; its sign is open."""
+def _smooth(image: NDArray[np.complex128], sd_voxels: float) -> NDArray[np.complex128]:
     from scipy import ndimage
 
-    product = (minus * plus.conj()).astype(np.complex128)
-    smooth = ndimage.gaussian_filter(product.real, smooth_voxels) + 1j * ndimage.gaussian_filter(
-        product.imag, smooth_voxels
-    )
-    return np.asarray(np.exp(0.5j * np.angle(smooth)))
+    real, imaginary = (ndimage.gaussian_filter(part, sd_voxels) for part in (image.real, image.imag))
+    return np.asarray(real + 1j * imaginary)

@@ -14,9 +14,10 @@ from sodium_prep.report.mosaic import annotate, draw_overlay, frame
 from sodium_prep.report.svg import new_figure
 
 _SLICES = 6
+_NOTE_POINTS = 6.5
 
 
-def quicklook(image: NDArray[np.float32], affine: NDArray[np.float64], title: str, label: str) -> bytes:
+def quicklook(image: NDArray[np.float32], affine: NDArray[np.float64], title: str, label: str, note: str = "") -> bytes:
     """Axial, coronal and sagittal slices in colour, as a PNG file.
 
     Parameters
@@ -27,6 +28,8 @@ def quicklook(image: NDArray[np.float32], affine: NDArray[np.float64], title: st
         Voxel to RAS mm.
     title, label
         Printed above, and at the colour bar.
+    note
+        Printed below.
     """
     values, ras = to_ras(np.nan_to_num(image), affine)
     high = float(np.percentile(values, 99.5)) or 1.0
@@ -38,7 +41,9 @@ def quicklook(image: NDArray[np.float32], affine: NDArray[np.float64], title: st
         "zorder": 1,
     }
     with new_figure(figure_width(_SLICES, 9.0), 1.0) as figure:
-        axes, side, _ = frame(figure, layout, title, bar=True, legend=False)
+        axes, side, foot = frame(figure, layout, title, bar=True, legend=bool(note))
+        width = figure.get_size_inches()[0]
+        figure.text(0.05 / width, foot, note, ha="left", va="bottom", fontsize=_NOTE_POINTS)
         if side is not None:
             draw_overlay(figure, axes, side, layout, values, (0.0, high), "inferno", label, 1.0, box)
         annotate(axes, layout, ras)
