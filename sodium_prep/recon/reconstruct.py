@@ -13,7 +13,7 @@ from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import FilterName
 from sodium_prep.physics.signal import t2star_factor
 from sodium_prep.recon import coils
-from sodium_prep.recon.channels import virtual_channels, whitened
+from sodium_prep.recon.channels import Channels, virtual_channels, whitened
 from sodium_prep.recon.encoding import Encoding, least_squares, real_part
 from sodium_prep.recon.gridding import filtered_weights, grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import trajectory_noise_spectrum
@@ -148,7 +148,7 @@ def reconstruct(raw: RawData, options: Options | None = None, progress: Progress
         affine=raw.affine,
         voxel_mm=raw.voxel_mm,
         kspace_filter=options.kspace_filter,
-        n_coils=len(raw.kspace),
+        n_coils=raw.n_coils,
         noise_from_scan=raw.noise is not None,
         alias_free_mm=raw.trajectory.alias_free_mm,
         sensitivities=maps,
@@ -168,7 +168,7 @@ def reconstruct(raw: RawData, options: Options | None = None, progress: Progress
             for tissue, relaxation in options.relaxations.items()
         }
         return replace(gridded, psf=psf, psf_voxel_mm=voxel_mm)
-    return _iterated(raw, encoding, channels.sigma, gridded, options, tell)
+    return _iterated(raw, encoding, channels, gridded, options, tell)
 
 
 def _encoding(raw: RawData, maps: NDArray[np.complex64], options: Options) -> Encoding:
@@ -182,16 +182,16 @@ def _encoding(raw: RawData, maps: NDArray[np.complex64], options: Options) -> En
 def _iterated(
     raw: RawData,
     encoding: Encoding,
-    sigma: float,
+    channels: Channels,
     gridded: Reconstruction,
     options: Options,
     tell: Progress,
 ) -> Reconstruction:
     """Least squares with or without a prior, starting from the gridded image."""
     weights = raw.trajectory.weights_mm3
-    problem = least_squares(encoding, raw.kspace, weights, gridded.image)
+    problem = least_squares(encoding, channels, weights, gridded.image)
     tell("noise", 0, 1)
-    noise = noise_images(encoding, weights, sigma, options.seed)
+    noise = noise_images(encoding, weights, channels.sigma, options.seed)
     found = solve_scan(problem, noise, float(gridded.noise_sd.mean()), options, tell)
     passed = passed_noise(noise, found.noise, gridded.noise_sd, gridded.noise_psd, raw.voxel_mm)
     solved = found.solve(problem) if options.relaxations else found.image
