@@ -13,7 +13,7 @@ from sodium_prep.recon.agr import agr, bowsher, similarity_laplacian
 from sodium_prep.recon.encoding import Encoding, LeastSquares
 from sodium_prep.recon.fista import Progress as Steps
 from sodium_prep.recon.options import STRENGTH, Image, Options, Progress
-from sodium_prep.recon.sense import conjugate_gradients
+from sodium_prep.recon.sense import sense
 from sodium_prep.recon.threads import in_order
 from sodium_prep.recon.tv import tv
 from sodium_prep.recon.wavelet import wavelet
@@ -66,7 +66,7 @@ def solve_scan(
         Told of every step.
     """
     if options.method == "sense":
-        image, krylov, passed = conjugate_gradients(problem, noise, progress=lambda n, of: tell("sense", n, of))
+        image, krylov, passed = sense(problem, noise, progress=lambda n, of: tell("sense", n, of))
         return Solution(image, list(passed), krylov, steps=len(krylov.steps))
     strength = STRENGTH[options.method] if options.strength is None else options.strength
     image, solve = _with_prior(problem, options, strength, noise_sd, tell)
