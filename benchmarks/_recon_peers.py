@@ -46,7 +46,7 @@ def _bart(folder: Path, threads: int, *words: str) -> dict[str, float]:
     if process.returncode:
         raise RuntimeError(f"bart {words[0]} ended with {process.returncode}")
     wall = time.perf_counter() - start
-    return {"cpu": usage.ru_utime + usage.ru_stime, "wall": wall, "peak": usage.ru_maxrss / 1e3}
+    return {"cpu": usage.ru_utime + usage.ru_stime, "wall": wall, "peak": usage.ru_maxrss * 1024 / 1e6}
 
 
 def _samples_last(array):

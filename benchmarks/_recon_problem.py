@@ -15,13 +15,16 @@ from sodium_prep.phantom.ellipsoids import ANALYTIC_HEAD, analytic_image, analyt
 from sodium_prep.phantom.fields import coil_profiles
 from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.recon.gridding import gridding_noise_sd
+from sodium_prep.recon.raw import write_exchange, write_ismrmrd
 from sodium_prep.recon.raw_data import RawData
+from sodium_prep.recon.readouts import Readouts
 from sodium_prep.recon.trajectory import Trajectory, radial_trajectory
 
 SHAPE, VOXEL_MM = (80, 80, 80), (3.0, 3.0, 3.0)
 N_SPOKES, N_SAMPLES = 8000, 400
 NOISE = 4.0
 """Standard deviation of the noise in the gridded image, mM."""
+ARRAY_FILES = ("exchange.h5", "ismrmrd.h5")
 _T1W = {"scalp": 0.9, "csf": 0.2, "gm": 0.6, "wm": 1.0, "ventricle": 0.2, "hippocampus": 0.6, "deep": 0.7}
 """Shades of the anatomical image, which does not show lesions and vials."""
 _PERIOD_MM = 480.0
@@ -63,6 +66,22 @@ def make(folder: Path) -> None:
     np.save(folder / "truth.npy", analytic_image(ANALYTIC_HEAD, SHAPE, _AFFINE))
 
 
+def make_array(folder: Path) -> None:
+    """Write files of a scan by 32 loops, each with its whole profile, unless they are there.
+
+    That its samples are those of an image of voxels does not matter where memory is measured.
+    """
+    exchange, ismrmrd = (folder / name for name in ARRAY_FILES)
+    if ismrmrd.exists():
+        return
+    trajectory, truth = spokes(), np.load(folder / "truth.npy")
+    operator = Readouts(trajectory.k_per_mm, SHAPE, VOXEL_MM)
+    profiles = coil_profiles(positions_mm(), 32)
+    raw = _noisy(np.stack([operator.forward(truth * profile) for profile in profiles]), trajectory)
+    write_exchange(exchange, [raw])
+    write_ismrmrd(ismrmrd, raw)
+
+
 @dataclass
 class Problem:
     """A scan with its truth: maps of unit norm, and the image sought, concentration times receive profile."""
@@ -95,19 +114,23 @@ def load(folder: Path, n_coils: int) -> Problem:
 
 
 def _scan(folder: Path, share) -> RawData:
-    trajectory = spokes()
+    kspace = np.zeros((len(share), N_SPOKES, N_SAMPLES), np.complex64)
+    for number, part in enumerate(share.T):
+        if part.any():
+            wave = np.load(folder / f"wave{number}.npy")
+            for samples, factor in zip(kspace, part, strict=True):
+                samples += factor * wave
+    return _noisy(kspace, spokes())
+
+
+def _noisy(kspace, trajectory: Trajectory) -> RawData:
+    """With noise put into the samples, and a noise scan."""
     sigma = np.float32(NOISE / gridding_noise_sd(1.0, trajectory))
     rng = np.random.default_rng(0)
 
     def noise(*shape):
         return sigma * rng.standard_normal((*shape[:-1], 2 * shape[-1]), dtype=np.float32).view(np.complex64)
 
-    kspace = np.empty((len(share), N_SPOKES, N_SAMPLES), np.complex64)
     for samples in kspace:
-        samples[:] = noise(N_SPOKES, N_SAMPLES)
-    for number, part in enumerate(share.T):
-        if part.any():
-            wave = np.load(folder / f"wave{number}.npy")
-            for samples, factor in zip(kspace, part, strict=True):
-                samples += factor * wave
-    return RawData(kspace, trajectory, SHAPE, VOXEL_MM, _AFFINE, noise(len(share), 20_000), "DA-3DPR")
+        samples += noise(N_SPOKES, N_SAMPLES)
+    return RawData(kspace, trajectory, SHAPE, VOXEL_MM, _AFFINE, noise(len(kspace), 20_000), "DA-3DPR")

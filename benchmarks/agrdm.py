@@ -86,7 +86,7 @@ def make(folder, number):
             times_s = time_s + trajectory.time_s
             around = course(kind, by_name[ellipsoid.inside], times_s) if ellipsoid.inside else 0.0
             courses.append(course(kind, ellipsoid, times_s) - around)
-        for first in range(0, trajectory.n_spokes, 500):
+        for first in range(0, trajectory.n_readouts, 500):
             part = slice(first, first + 500)
             transform = ellipsoid_transform(ellipsoid, trajectory.k_per_mm[part] - waves()[0][number])
             for total, own in zip(totals, courses, strict=True):

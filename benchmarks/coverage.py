@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.fft
 
-from benchmarks.fractions import make_study
+from benchmarks.tissue_fractions import make_study
 from sodium_prep.atlas.bundled import load_atlas
 from sodium_prep.phantom.protocol import CONCENTRATIONS_MM
 from sodium_prep.physics.acquisition import Acquisition

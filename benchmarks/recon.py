@@ -3,9 +3,10 @@
 The problem is that of :mod:`benchmarks._recon_problem`. Every case runs in a process of its own, whose peak memory is
 that of the case with its data; "as ref" is its CPU time at the speed of the machine that the goals are stated for, by a
 transform timed before and after it. BART is its command line, with reading and writing of files; sigpy's conjugate
-gradients are its measured transforms times their number. The peers' images are compared after a fitted scale.
+gradients are its measured transforms times their number. The peers' images are compared after a fitted scale. ``memory``
+reads and reconstructs files of 32 coils with profiles of their own.
 
-Usage: python -m benchmarks.recon [--folder FOLDER] [operators] [steps] [methods]
+Usage: python -m benchmarks.recon [--folder FOLDER] [operators] [steps] [methods] [memory]
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 from scipy import fft
 
 from benchmarks import _recon_peers as peers
-from benchmarks._recon_problem import SHAPE, VOXEL_MM, load, make, spokes
+from benchmarks._recon_problem import ARRAY_FILES, SHAPE, VOXEL_MM, load, make, make_array, spokes
 
 ITERATIONS = 20
 YARDSTICK = 0.031
@@ -46,7 +47,7 @@ def in_own_process(function, *arguments):
 def _with_peak(function, *arguments):
     before = _yardstick()
     figures = function(*arguments) or {}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return {"peak": peak, "speed": 2.0 * YARDSTICK / (before + _yardstick()), **figures}
 
 
@@ -159,9 +160,20 @@ def method(folder: Path, name: str, n_coils: int, workers: int):
     return {**cost, "error": error, "image": until.get("noise map", cost["cpu"])}
 
 
+def from_file(path: Path, name: str):
+    """A file read and reconstructed."""
+    from sodium_prep.recon.options import Options
+    from sodium_prep.recon.raw import read_raw
+    from sodium_prep.recon.reconstruct import reconstruct
+
+    cost = timed(lambda: reconstruct(read_raw(path)[0], Options(method=name)))
+    channels = len(cost.pop("result").sensitivities)
+    return {**cost, "channels": channels}
+
+
 def _figures(name, cost, more=""):
     seconds = "".join(f"{value:8.1f}" for value in (cost["cpu"], cost["wall"], cost["cpu"] * cost["speed"]))
-    print(f"{name:34}{seconds}{cost['peak']:8.0f}{cost['error']:8.3f}  {more}", flush=True)
+    print(f"{name:34}{seconds}{cost['peak']:8.0f}{cost.get('error', np.nan):8.3f}  {more}", flush=True)
 
 
 def report_operators(folder: Path) -> None:
@@ -208,13 +220,24 @@ def report_methods(folder: Path) -> None:
         _figures(f"{name}, coils {n_coils}, threads {workers}", cost, f"{cost['image']:.1f} without noise map")
 
 
-PARTS = {"operators": report_operators, "steps": report_steps, "methods": report_methods}
+def report_memory(folder: Path) -> None:
+    in_own_process(make_array, folder)
+    print(HEADING)
+    for path in (folder / name for name in ARRAY_FILES):
+        for name in ("gridding", "sense", "tv"):
+            cost = in_own_process(from_file, path, name)
+            _figures(f"{path.stem}, {name}", cost, f"{cost['channels']} channels of 32")
+
+
+PARTS = {"operators": report_operators, "steps": report_steps, "methods": report_methods, "memory": report_memory}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all by default")
-    parser.add_argument("--folder", type=Path, help="keeps the test data for the next run (200 MB)")
+    parser.add_argument(
+        "--folder", type=Path, help="keeps the test data for the next run (2 GB with those of ``memory``)"
+    )
     arguments = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"

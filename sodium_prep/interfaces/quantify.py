@@ -156,8 +156,6 @@ class Quantify(Step):
         )
 
     def _spokes(self) -> Any:
-        import numpy as np
-
         from sodium_prep.pvc.kspace import Spokes
         from sodium_prep.recon.channels import whitened
         from sodium_prep.recon.reconstruct import reconstruct
@@ -165,7 +163,7 @@ class Quantify(Step):
         raw = read_echoes(self.inputs.kspace_file, self.inputs.described)[0]
         channels = whitened(raw)
         maps = reconstruct(raw).sensitivities
-        spokes = Spokes(np.stack(list(channels)), channels.sigma, raw.trajectory, maps, raw.affine)
+        spokes = Spokes(channels.together(), channels.sigma, raw.trajectory, maps, raw.affine)
         return spokes.without_profile(load_image(self.inputs.profile_file)[0]) if self.inputs.profile_file else spokes
 
     def _psf(self, acquisition: Any) -> Any:

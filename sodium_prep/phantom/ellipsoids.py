@@ -126,11 +126,11 @@ def analytic_kspace(
         decay = t2star_factor(acquisition.echo_time_s + trajectory.time_s, ellipsoid.relaxation)
         return ellipsoid.concentration_mM * saturation * decay
 
-    total = np.zeros((trajectory.n_spokes, trajectory.n_samples), np.complex64)
+    total = np.zeros((trajectory.n_readouts, trajectory.n_samples), np.complex64)
     step = max(1, _CHUNK // trajectory.n_samples)
     for ellipsoid in head:
         own = course(ellipsoid) - (course(by_name[ellipsoid.inside]) if ellipsoid.inside else 0.0)
-        for first in range(0, trajectory.n_spokes, step):
+        for first in range(0, trajectory.n_readouts, step):
             spokes = slice(first, first + step)
             total[spokes] += ellipsoid_transform(ellipsoid, trajectory.k_per_mm[spokes]) * own
     return total

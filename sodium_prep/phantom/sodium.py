@@ -100,7 +100,7 @@ def simulate_kspace(
     """
     scanner = scanner or ScannerFields()
     k = trajectory.k_per_mm.reshape(-1, 3).astype(np.float64)
-    total = np.zeros((scanner.n_coils, trajectory.n_spokes, trajectory.n_samples), np.complex64)
+    total = np.zeros((scanner.n_coils, trajectory.n_readouts, trajectory.n_samples), np.complex64)
     grid = _SourceGrid(sources[0].concentration_mM.shape, affine, sodium_to_t1w, k, trajectory.kmax_per_mm)
     decays = np.stack([_decay(acquisition, source.relaxation, trajectory) for source in sources])
     courses = _TimeCourses(decays, acquisition.echo_time_s + trajectory.time_s, scanner.off_resonance_hz)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import TRAJECTORIES
 from sodium_prep.recon.description import RawDescription
-from sodium_prep.recon.raw_data import LPS_TO_RAS, RawData
+from sodium_prep.recon.raw_data import LPS_TO_RAS, RawData, Samples
 from sodium_prep.recon.recognise import measured_trajectory
 from sodium_prep.recon.trajectory import Trajectory
 
@@ -40,14 +41,14 @@ class RawEcho:
     Attributes
     ----------
     samples
-        (readouts, coils, samples) complex64.
+        In memory or in the file.
     k_per_mm
         (readouts, samples, 3) float32, along the axes of the grid.
     block
         (readouts,) average or repetition of each.
     """
 
-    samples: NDArray[np.complex64]
+    samples: Samples
     k_per_mm: NDArray[np.float32]
     dwell_time_s: float
     block: NDArray[np.int32]
@@ -112,21 +113,22 @@ def assemble(
         _check_grid(grid, scan.source)
     for echo, time_s in zip(echoes, times, strict=True):
         _check_samples(echo, scan.source)
-        kspace, k, n_averages = _average(echo, scan.source)
-        _check_description(description, len(k), len(kspace), echo.dwell_time_s, scan.source)
-        block = None
-        if not average:
-            kspace, k, n_averages, block = echo.samples.transpose(1, 0, 2), echo.k_per_mm, 1, echo.block
+        coils = echo.samples.shape[0]
+        groups = _alike(echo.k_per_mm, scan.source)
+        _check_description(description, len(groups), coils, echo.dwell_time_s, scan.source)
+        samples, k, n_averages, block = echo.samples, echo.k_per_mm, 1, None if average else echo.block
+        if average and groups.shape[1] > 1:
+            samples, k, n_averages = samples.mean_of(groups), k[groups[:, 0]], groups.shape[1]
         before = found[-1].trajectory if found else None
         trajectory = _trajectory(k, np.arange(k.shape[1]) * np.float64(echo.dwell_time_s), before, scan.source)
         grid = _fitting(scan, trajectory.half_extents_per_mm)
         raw = RawData(
-            kspace=np.ascontiguousarray(kspace),
+            kspace=cast(Any, samples) if samples.stored else samples.load(),
             trajectory=trajectory,
             shape=grid.shape,
             voxel_mm=grid.voxel_mm,
             affine=grid.affine,
-            noise=_noise(scan, len(kspace), echo.dwell_time_s, n_averages),
+            noise=_noise(scan, coils, echo.dwell_time_s, n_averages),
             trajectory_name=scan.trajectory_name if scan.trajectory_name in TRAJECTORIES else None,
             field_strength_t=scan.field_strength_t,
             echo_time_s=time_s,
@@ -199,25 +201,26 @@ def _check_grid(grid: Grid, source: str) -> None:
 
 
 def _check_samples(echo: RawEcho, source: str) -> None:
-    samples, dwell_s = echo.samples, echo.dwell_time_s
+    (coils, readouts, samples), dwell_s = echo.samples.shape, echo.dwell_time_s
     if not 0.0 < dwell_s < 1e-2:
         problem = f"its dwell time sample_time_us is {1e6 * dwell_s:g}"
         raise InputError(source, problem, "Write the time from sample to sample")
-    if not samples.size:
+    if not coils * readouts * samples:
         raise InputError(source, "holds no samples", CONVERT)
-    if samples.shape[2] < _FEWEST_SAMPLES:
-        raise InputError(source, f"its readouts have only {samples.shape[2]} samples", CONVERT)
-    if not (np.isfinite(samples).all() and np.isfinite(echo.k_per_mm).all()):
-        raise InputError(source, "holds values that are not finite", CONVERT)
-    silent = ~samples.any(axis=(0, 2))
+    if samples < _FEWEST_SAMPLES:
+        raise InputError(source, f"its readouts have only {samples} samples", CONVERT)
+    silent = np.ones(coils, dtype=bool)
+    for rows, block in echo.samples.blocks():
+        if not (np.isfinite(block).all() and np.isfinite(echo.k_per_mm[rows]).all()):
+            raise InputError(source, "holds values that are not finite", CONVERT)
+        silent &= ~block.any(axis=(1, 2))
     if silent.any():
         which = "all its data are" if silent.all() else f"channel {int(np.flatnonzero(silent)[0])} is"
         raise InputError(source, f"{which} zero", "Check the coil and the export, or leave the channel out")
 
 
-def _average(echo: RawEcho, source: str) -> tuple[NDArray[np.complex64], NDArray[np.float32], int]:
-    """Mean of readouts with the same trajectory; k-space (coils, spokes, samples), k, number of averages."""
-    samples, k = echo.samples, echo.k_per_mm
+def _alike(k: NDArray[np.float32], source: str) -> NDArray[np.intp]:
+    """Readouts of the same trajectory, (trajectories, averages), in the order in which each was first taken."""
     probes = np.linspace(0, k.shape[1] - 1, _PROBES).round().astype(int)
     keys = k[:, probes].reshape(len(k), -1)
     _, first, inverse, counts = np.unique(keys, axis=0, return_index=True, return_inverse=True, return_counts=True)
@@ -227,11 +230,7 @@ def _average(echo: RawEcho, source: str) -> tuple[NDArray[np.complex64], NDArray
             f"some spokes were read {counts.min()} times, others {counts.max()} times",
             "Leave out the incomplete average",
         )
-    if counts[0] > 1:
-        groups = np.argsort(inverse, kind="stable").reshape(-1, counts[0])[np.argsort(first)]
-        samples = samples[groups].mean(axis=1, dtype=np.complex128).astype(np.complex64)
-        k = k[np.sort(first)]
-    return samples.transpose(1, 0, 2), k, int(counts[0])
+    return np.argsort(inverse, kind="stable").reshape(-1, counts[0])[np.argsort(first)]
 
 
 def _trajectory(

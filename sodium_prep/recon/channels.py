@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon import coils
-from sodium_prep.recon.raw_data import RawData
+from sodium_prep.recon.raw_data import RawData, Samples
+
+_HELD_BYTES: Final = 200_000_000
+"""Channels that are computed in one pass through a file."""
 
 
 @dataclass(frozen=True)
 class Channels:
-    """Virtual channels, computed one by one when they are asked for: no second copy of all samples.
+    """Virtual channels, computed when they are asked for: no second copy of all samples, and none of those in a file.
 
     Attributes
     ----------
-    kspace
-        (coils, readouts, samples) as measured.
+    measured
+        (coils, readouts, samples)
     matrix
         (channels, coils) virtual from real ones.
     sigma
         Standard deviation of the noise's real (and imaginary) part, the same in all and uncorrelated between them.
     """
 
-    kspace: NDArray[np.complex64] = field(repr=False)
+    measured: Samples = field(repr=False)
     matrix: NDArray[np.complex64]
     sigma: float
 
@@ -35,7 +39,26 @@ class Channels:
         return len(self.matrix)
 
     def __iter__(self) -> Iterator[NDArray[np.complex64]]:
-        return (np.tensordot(row, self.kspace, axes=1) for row in self.matrix)
+        """(readouts, samples) of one after the other."""
+        _, readouts, samples = self.measured.shape
+        step = max(1, _HELD_BYTES // (8 * readouts * samples)) if self.measured.stored else 1
+        for first in range(0, len(self), step):
+            chosen = self.matrix[first : first + step]
+            channels = [np.empty((readouts, samples), np.complex64) for _ in chosen]
+            self._compute(chosen, channels)
+            while channels:
+                yield channels.pop(0)
+
+    def together(self) -> NDArray[np.complex64]:
+        """All of them, (channels, readouts, samples)."""
+        channels = np.empty((len(self), *self.measured.shape[1:]), np.complex64)
+        self._compute(self.matrix, list(channels))
+        return channels
+
+    def _compute(self, matrix: NDArray[np.complex64], out: list[NDArray[np.complex64]]) -> None:
+        for rows, block in self.measured.blocks():
+            for channel, values in zip(out, np.tensordot(matrix, block, axes=1), strict=True):
+                channel[rows] = values
 
 
 def whitened(raw: RawData) -> Channels:
@@ -46,14 +69,18 @@ def whitened(raw: RawData) -> Channels:
     InputError
         If channels are dead or copies of each other.
     """
-    covariance = coils.noise_covariance(_noise(raw))
+    return _whitened(raw, _noise(raw))
+
+
+def _whitened(raw: RawData, noise: NDArray[np.complex64]) -> Channels:
+    covariance = coils.noise_covariance(noise)
     sigma = float(np.sqrt(np.trace(covariance).real / len(covariance)))
     if len(covariance) == 1 or sigma == 0.0:
-        return Channels(raw.kspace, np.eye(len(covariance), dtype=np.complex64), sigma)
+        return Channels(raw.samples, np.eye(len(covariance), dtype=np.complex64), sigma)
     if fault := coils.dependent_channels(covariance):
         raise InputError(raw.source, fault, "Leave out dead or duplicated channels")
     matrix = coils.whiten(np.eye(len(covariance), dtype=complex), covariance) * sigma
-    return Channels(raw.kspace, matrix.astype(np.complex64), sigma)
+    return Channels(raw.samples, matrix.astype(np.complex64), sigma)
 
 
 def virtual_channels(raw: RawData) -> Channels:
@@ -64,13 +91,18 @@ def virtual_channels(raw: RawData) -> Channels:
     InputError
         As :func:`whitened`.
     """
-    white = whitened(raw)
+    noise = _noise(raw)
+    white = _whitened(raw, noise)
     if len(white) == 1 or white.sigma == 0.0:
         return white
-    noise_samples = _noise(raw).shape[1]
-    matrix = coils.compression(white, white.sigma, raw.trajectory, raw.shape, raw.voxel_mm, noise_samples=noise_samples)
-    return Channels(raw.kspace, matrix @ white.matrix, white.sigma)
+    matrix = coils.compression(
+        white, white.sigma, raw.trajectory, raw.shape, raw.voxel_mm, noise_samples=noise.shape[1]
+    )
+    return Channels(raw.samples, matrix @ white.matrix, white.sigma)
 
 
 def _noise(raw: RawData) -> NDArray[np.complex64]:
-    return coils.readout_tail_noise(raw.kspace) if raw.noise is None else raw.noise
+    """Samples (coils, n) without signal."""
+    if raw.noise is not None:
+        return raw.noise
+    return np.concatenate([coils.readout_tail_noise(block) for _, block in raw.samples.blocks()], axis=1)

@@ -75,14 +75,14 @@ def reconstruct_decay(
     known = [time for time in times if time is not None]
     if len(known) < len(times) or len(set(known)) < 2:
         raise InputError(first.source, "holds fewer than two echoes of known echo times", "Choose another method")
-    if any(echo.shape != first.shape or len(echo.kspace) != len(first.kspace) for echo in echoes):
+    if any(echo.shape != first.shape or echo.n_coils != first.n_coils for echo in echoes):
         raise InputError(first.source, "holds echoes of different channels or grids", "Reconstruct them one by one")
     strength = STRENGTH["agrdm"] if options.strength is None else options.strength
     virtual = virtual_channels(first)
     made, noise_sd, maps = [], 0.0, np.zeros(0, np.complex64)
     for number, (echo, time) in enumerate(zip(echoes, known, strict=True)):
         tell("gridding", number, len(echoes))
-        channels = Channels(echo.kspace, virtual.matrix, virtual.sigma)
+        channels = Channels(echo.samples, virtual.matrix, virtual.sigma)
         images = grid_image(channels, echo.trajectory, echo.shape, echo.voxel_mm, workers=options.workers)
         sd = gridding_noise_sd(virtual.sigma, echo.trajectory)
         psd = trajectory_noise_spectrum(echo.shape, echo.voxel_mm, echo.trajectory)

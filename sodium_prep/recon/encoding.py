@@ -177,18 +177,21 @@ class LeastSquares:
 
 
 def least_squares(
-    encoding: Encoding, kspace: ComplexArray, weights: NDArray[np.floating[Any]], gridded: Images | None = None
+    encoding: Encoding,
+    kspace: Iterable[ComplexArray],
+    weights: NDArray[np.floating[Any]],
+    gridded: Images | None = None,
 ) -> LeastSquares:
     """The problem of one scan.
 
     Parameters
     ----------
     kspace
-        (coils, readouts, samples), noise white and the same in all coils.
+        (readouts, samples) of every coil, noise white and the same in all.
     weights
         Density compensation (readouts or 1, samples), 1/mm^3.
     gridded
-        ``A^H W y`` where it was computed already.
+        ``A^H W y`` where it was computed already; then ``kspace`` is not looked at.
     """
     operator = encoding.normal(weights)
     w = weights.astype(np.float32)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import MAX_MATRIX, Grid, NoiseScan, RawEcho, RawScan
-from sodium_prep.recon.hdf5 import as_text, local_member, most_bytes, open_hdf5, read_array, unreadable
-from sodium_prep.recon.raw_data import NUCLEUS, TRAJECTORY_UNITS, RawData, per_mm
+from sodium_prep.recon.hdf5 import as_text, checked_array, local_member, most_bytes, open_hdf5, read_array, unreadable
+from sodium_prep.recon.raw_data import NUCLEUS, TRAJECTORY_UNITS, RawData, Samples, per_mm
 
 _NEEDED = ("kspace", "k_per_m", "dwell_time_s", "nucleus", "affine", "shape", "voxel_mm")
 _NUMBERS = ("field_strength_t", "repetition_time_s", "flip_angle_deg")
@@ -28,6 +29,15 @@ _TEXTS = ("nucleus", "trajectory_name")
 _FORMAT = "Write the file as the page Raw data of the documentation has it"
 
 Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The dataset kspace of an HDF5 file, and how many of its readouts are compressed together."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    least: int
 
 
 def read_exchange(path: Path) -> tuple[list[RawEcho], RawScan]:
@@ -46,9 +56,9 @@ def read_exchange(path: Path) -> tuple[list[RawEcho], RawScan]:
     if values["nucleus"] != NUCLEUS:
         problem = f"its nucleus is {values['nucleus']!r}, not {NUCLEUS}"
         raise InputError(path, problem, "Give the raw data of the sodium scan")
-    kspace, k = _complex(values, "kspace", (3, 4), path), _array(values, "k_per_m", (3, 4), path)
-    kspace = kspace if kspace.ndim == 4 else kspace[None]
-    n_echoes, _, readouts, samples = kspace.shape
+    kspace = values["kspace"] if isinstance(values["kspace"], _Stored) else np.asarray(values["kspace"])
+    n_echoes, _, readouts, samples = _complex_shape(kspace, "kspace", (3, 4), path)
+    k = _array(values, "k_per_m", (3, 4), path)
     if k.shape[-3:] != (readouts, samples, 3) or k.shape[:-3] not in ((), (n_echoes,)):
         problem = (
             f"its k_per_m has the shape {k.shape}, but kspace {n_echoes} echoes of {readouts} readouts of {samples}"
@@ -63,8 +73,8 @@ def read_exchange(path: Path) -> tuple[list[RawEcho], RawScan]:
     dwell_s = _number(values, "dwell_time_s", path)
     k_per_mm = np.broadcast_to(per_mm(k, TRAJECTORY_UNITS), (n_echoes, readouts, samples, 3))
     echoes = [
-        RawEcho(one.transpose(1, 0, 2), own_k, dwell_s, block, float(times[number]) if times else None)
-        for number, (one, own_k) in enumerate(zip(kspace, k_per_mm, strict=True))
+        RawEcho(one, own_k, dwell_s, block, float(times[number]) if times else None)
+        for number, (one, own_k) in enumerate(zip(_samples(kspace, path), k_per_mm, strict=True))
     ]
     return echoes, _scan(values, dwell_s, path)
 
@@ -84,24 +94,55 @@ def _scan(values: Values, dwell_s: float, path: Path) -> RawScan:
     return RawScan(
         source=str(path),
         grids=[Grid((i, j, k), (x, y, z), affine)],
-        noise=NoiseScan(_complex(values, "noise", (2,), path), dwell_s) if "noise" in values else None,
+        noise=_noise(values["noise"], dwell_s, path) if "noise" in values else None,
         trajectory_name=values.get("trajectory_name"),
         n_averages=averages[0],
         **{name: _number(values, name, path) for name in _NUMBERS if name in values},
     )
 
 
-def _complex(values: Values, name: str, dims: tuple[int, ...], path: Path) -> NDArray[np.complex64]:
-    """Complex numbers as such, or with real and imaginary part along the last axis."""
-    array = np.asarray(values[name])
+def _noise(array: Any, dwell_s: float, path: Path) -> NoiseScan:
+    array = np.asarray(array)
+    _complex_shape(array, "noise", (2,), path)
+    return NoiseScan(_complex(array), dwell_s)
+
+
+def _complex_shape(array: Any, name: str, dims: tuple[int, ...], path: Path) -> tuple[int, ...]:
+    """Shape of complex numbers, given as such or with real and imaginary part along the last axis.
+
+    It is filled up with ones in front, to the most dimensions that there may be.
+    """
     pairs = array.dtype.kind == "f" and array.shape[-1:] == (2,)
-    if (array.dtype.kind != "c" and not pairs) or array.ndim - pairs not in dims:
+    shape = array.shape[:-1] if pairs else array.shape
+    if (array.dtype.kind != "c" and not pairs) or len(shape) not in dims:
         problem = f"its {name} is {array.dtype} of the shape {array.shape}"
         raise InputError(path, problem, "Write complex numbers, or real and imaginary parts along the last axis")
+    return (1,) * (max(dims) - len(shape)) + tuple(shape)
+
+
+def _complex(array: NDArray[Any]) -> NDArray[np.complex64]:
     with np.errstate(over="ignore"):  # what single precision cannot hold is refused as not finite
-        if pairs:
+        if array.dtype.kind == "f":
             return np.ascontiguousarray(array, dtype=np.float32).view(np.complex64)[..., 0]
         return array.astype(np.complex64, copy=False)
+
+
+def _samples(kspace: NDArray[Any] | _Stored, path: Path) -> list[Samples]:
+    """Those of every echo."""
+    *echoes, coils, readouts, samples = _complex_shape(kspace, "kspace", (3, 4), path)
+    if not isinstance(kspace, _Stored):
+        return [Samples.of(one) for one in _complex(kspace).reshape(*echoes, coils, readouts, samples)]
+
+    def reader(number: int) -> Callable[[int, int], NDArray[np.complex64]]:
+        echo = (number,) if len(kspace.shape) - (kspace.dtype.kind == "f") == 4 else ()
+
+        def read(first: int, last: int) -> NDArray[np.complex64]:
+            with open_hdf5(path) as file:
+                return _complex(np.asarray(file["kspace"][(*echo, slice(None), slice(first, last))]))
+
+        return read
+
+    return [Samples((coils, readouts, samples), reader(number), True, kspace.least) for number in range(*echoes)]
 
 
 def _array(values: Values, name: str, dims: tuple[int, ...], path: Path) -> NDArray[Any]:
@@ -147,11 +188,19 @@ def _read_hdf5(path: Path) -> Values:
                 found[name] = file.attrs[name]
             elif name in _TEXTS and isinstance(member, h5py.Dataset) and member.size == 1:
                 found[name] = member[()]
+            elif name == "kspace":
+                found[name] = _stored(checked_array(member, name, path))
             else:
                 found[name] = read_array(member, name, path)
             if name in _TEXTS:
                 found[name] = as_text(found[name])
     return found
+
+
+def _stored(kspace: h5py.Dataset) -> _Stored:
+    axis = -3 if kspace.dtype.kind == "f" else -2
+    whole = kspace.chunks is not None and kspace.ndim + axis >= 0
+    return _Stored(kspace.shape, kspace.dtype, kspace.chunks[axis] if whole else 1)
 
 
 def _read_npz(path: Path) -> Values:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import h5py
 import numpy as np
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from sodium_prep.errors import InputError
 from sodium_prep.recon.raw_data import PER_MM, per_mm
 
+_HEAP: Final = b"GCOL\x01\0\0\0"
+"""Signature and version of a collection of the global heap, where values of variable length lie."""
+_CHUNK: Final = 1 << 20
 _ROOM = 1 << 24
 _MOST_COMPRESSION = 50
 
@@ -27,6 +31,42 @@ def unreadable(path: Path, kind: str) -> InputError:
     """What to tell of a file that cannot be opened as one of its kind."""
     reason = f"it is damaged, cut short or no {kind} file" if path.exists() else "it is not there"
     return InputError(path, f"cannot be read: {reason}", "Copy the file again from its source")
+
+
+def check_heaps(path: Path) -> None:
+    """Refuse a file whose global heap holds objects of impossible size: the HDF5 library would turn in circles.
+
+    Of all that may be wrong in a file this is what the library itself does not notice.
+
+    Raises
+    ------
+    InputError
+        For such a file.
+    """
+    with path.open("rb") as stream:
+        for place in _heaps(stream):
+            stream.seek(place + len(_HEAP))
+            size = int.from_bytes(stream.read(8), "little") - 16  # without what tells it
+            collection, at = stream.read(max(0, min(size, path.stat().st_size))), 0
+            while len(collection) - at >= 16:
+                index, length = struct.unpack_from("<H6xQ", collection, at)
+                step = length if index == 0 else 16 + -(-length // 8) * 8
+                if not 0 < step <= size - at:
+                    raise unreadable(path, "HDF5")
+                at += step
+
+
+def _heaps(stream: BinaryIO) -> Iterator[int]:
+    """Where the collections of the global heap begin."""
+    start, before = 0, b""
+    while chunk := stream.read(_CHUNK):
+        text = before + chunk
+        place = text.find(_HEAP)
+        while place >= 0:
+            yield start - len(before) + place
+            place = text.find(_HEAP, place + 1)
+        before, start = text[-len(_HEAP) + 1 :], start + len(chunk)
+        stream.seek(start)
 
 
 @contextmanager
@@ -57,13 +97,18 @@ def local_member(group: h5py.Group, name: str, path: Path) -> Any:
     return member
 
 
-def read_array(member: Any, name: str, path: Path) -> NDArray[Any]:
-    """Content of a dataset whose stated size the file can hold."""
+def checked_array(member: Any, name: str, path: Path) -> h5py.Dataset:
+    """A dataset whose stated size the file can hold."""
     if not isinstance(member, h5py.Dataset):
         raise InputError(path, f"{name} is no dataset", "Write it as an array")
     if member.shape is None or member.size * member.dtype.itemsize > most_bytes(path):
         raise InputError(path, f"{name} states a size that the file cannot hold", "Write the file again")
-    return np.asarray(member[()])
+    return member
+
+
+def read_array(member: Any, name: str, path: Path) -> NDArray[Any]:
+    """Content of a dataset whose stated size the file can hold."""
+    return np.asarray(checked_array(member, name, path)[()])
 
 
 def as_text(value: Any) -> str | None:
@@ -83,6 +128,7 @@ def read_trajectory(path: Path) -> NDArray[np.float32]:
     (readouts, samples, 3) for all echoes, or (echoes, readouts, samples, 3), 1/mm, along read, phase and slice.
     """
     with open_hdf5(path) as file:
+        check_heaps(path)
         member = local_member(file, "k", path)
         if member is None:
             raise InputError(path, "has no dataset k", "Write the trajectory as k (readouts, samples, 3)")

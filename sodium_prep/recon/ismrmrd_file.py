@@ -20,7 +20,9 @@ NOISE_FLAG = 19
 _NOT_IMAGING = (20, 23, 24, 26, 27, 28, 29, 30, 31)
 """Flags of calibration, navigation, phase correction, feedback, dummy and stabilisation readouts."""
 
-_BLOCK = 2048
+_BLOCK = 256
+_GAP = 16
+"""Readouts that are read and thrown away rather than read around."""
 _MOST_COMPRESSION = 1000
 """Of the table of readouts, whose rows are much alike; their samples lie elsewhere, as they are."""
 _RAW_FILE = "Convert the raw data again with the site's converter"
@@ -28,16 +30,16 @@ _RAW_FILE = "Convert the raw data again with the site's converter"
 
 @dataclass(frozen=True)
 class Records:
-    """Readouts of one kind: headers (n,), trajectories and samples as flat float32 arrays, one per readout."""
+    """Readouts of one kind: headers (n,), trajectories as flat float32 arrays, one per readout, places in the table."""
 
     heads: NDArray[Any]
     trajectories: list[NDArray[np.float32]]
-    samples: list[NDArray[np.float32]]
+    rows: NDArray[np.intp]
 
     def chosen(self, which: NDArray[np.bool_]) -> Records:
         """Those readouts that a mask (n,) selects."""
-        rows = np.flatnonzero(which)
-        return Records(self.heads[rows], [self.trajectories[i] for i in rows], [self.samples[i] for i in rows])
+        places = np.flatnonzero(which)
+        return Records(self.heads[places], [self.trajectories[i] for i in places], self.rows[places])
 
 
 def flag(number: int) -> np.uint64:
@@ -103,32 +105,45 @@ def _read_acquisitions(data: h5py.Dataset, path: Path) -> tuple[Records, Records
     storage = data.id.get_storage_size()
     if data.shape[0] * data.dtype.itemsize > _MOST_COMPRESSION * storage:
         raise InputError(path, "states more acquisitions than it holds", "Copy the file again from its source")
-    heads, trajectories, samples = [], [], []
+    heads, trajectories = [], []
     for start in range(0, data.shape[0], _BLOCK):
-        block = data[start : start + _BLOCK]
-        heads.append(block["head"])
+        block = data[start : start + _BLOCK]  # with the samples: h5py never frees those of fields left out
+        heads.append(block["head"].copy())  # a view would keep them, too
         trajectories.extend(block["traj"])
-        samples.extend(block["data"])
     head = np.concatenate(heads) if heads else np.empty(0, data.dtype["head"])
     is_noise = (head["flags"] & flag(NOISE_FLAG)) != 0
     other = np.zeros(len(head), dtype=bool)
     for number in _NOT_IMAGING:
         other |= (head["flags"] & flag(number)) != 0
 
-    everything = Records(head, trajectories, samples)
+    everything = Records(head, trajectories, np.arange(len(head)))
     return everything.chosen(~is_noise & ~other), everything.chosen(is_noise)
 
 
-def write_records(path: Path, header_xml: str, records: list[Records]) -> None:
+def read_samples(path: Path, rows: NDArray[np.intp]) -> list[NDArray[np.float32]]:
+    """Samples of readouts at rising places in the table, a flat array for each."""
+    found: list[NDArray[np.float32]] = []
+    with open_hdf5(path) as file:
+        data = file[GROUP]["data"]
+        for some in np.split(rows, np.flatnonzero(np.diff(rows) > _GAP) + 1):
+            between = data[some[0] : some[-1] + 1]["data"]
+            found += [between[row] for row in some - some[0]]
+    return found
+
+
+def write_records(
+    path: Path,
+    header_xml: str,
+    heads: NDArray[Any],
+    trajectories: list[NDArray[np.float32]],
+    samples: list[NDArray[np.float32]],
+) -> None:
     """Write a file in the layout of the ismrmrd library; it appears under its name only when complete."""
     from ismrmrd.hdf5 import acquisition_dtype
 
-    table = np.empty(sum(len(r.heads) for r in records), dtype=acquisition_dtype)
-    row = 0
-    for part in records:
-        for head, trajectory, samples in zip(part.heads, part.trajectories, part.samples, strict=True):
-            table[row] = (head, trajectory, samples)
-            row += 1
+    table = np.empty(len(heads), dtype=acquisition_dtype)
+    for row, parts in enumerate(zip(heads, trajectories, samples, strict=True)):
+        table[row] = parts
     partial = path.with_name(path.name + ".part")
     with h5py.File(partial, "w") as file:
         group = file.create_group(GROUP)

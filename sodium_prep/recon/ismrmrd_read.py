@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import CONVERT, Grid, NoiseScan, RawEcho, RawScan, oriented_grid
-from sodium_prep.recon.ismrmrd_file import Records, read_records
-from sodium_prep.recon.raw_data import NUCLEUS, PER_MM, TRAJECTORY_UNITS, per_mm
+from sodium_prep.recon.ismrmrd_file import Records, read_records, read_samples
+from sodium_prep.recon.raw_data import NUCLEUS, PER_MM, TRAJECTORY_UNITS, Samples, per_mm
 
+_CONTRADICTION = "the length of a readout contradicts its header"
 _SHARED = ("active_channels", "trajectory_dimensions", "encoding_space_ref")
 _GEOMETRY = ("position", "read_dir", "phase_dir", "slice_dir")
 _PER_ECHO = ("number_of_samples", "discard_pre", "discard_post", "sample_time_us")
@@ -118,17 +120,23 @@ def _echo(records: Records, units: str, time_ms: float | None, path: Path) -> Ra
     _check_alike(records, _PER_ECHO, path)
     head = records.heads[0]
     n, coils = int(head["number_of_samples"]), int(head["active_channels"])
-    if any(t.size != 3 * n for t in records.trajectories) or any(s.size != 2 * n * coils for s in records.samples):
-        raise InputError(path, "the length of a readout contradicts its header", CONVERT)
+    if any(t.size != 3 * n for t in records.trajectories):
+        raise InputError(path, _CONTRADICTION, CONVERT)
     kept = slice(int(head["discard_pre"]), n - int(head["discard_post"]))
     k = np.stack(records.trajectories).reshape(-1, n, 3)[:, kept]
-    index = records.heads["idx"]
+    kept_samples, rows, index = k.shape[1], records.rows, records.heads["idx"]
     _, block = np.unique(np.stack([index["repetition"], index["average"]], axis=1), axis=0, return_inverse=True)
-    samples = np.empty((coils, len(k), k.shape[1]), dtype=np.complex64)  # the order of RawData, which needs no copy
-    for row, values in enumerate(records.samples):
-        samples[:, row] = values.view(np.complex64).reshape(coils, n)[:, kept]
+
+    def read(first: int, last: int) -> NDArray[np.complex64]:
+        samples = np.empty((coils, last - first, kept_samples), np.complex64)
+        for row, values in enumerate(read_samples(path, rows[first:last])):
+            if values.size != 2 * n * coils:
+                raise InputError(path, _CONTRADICTION, CONVERT)
+            samples[:, row] = values.view(np.complex64).reshape(coils, n)[:, kept]
+        return samples
+
     return RawEcho(
-        samples=samples.transpose(1, 0, 2),
+        samples=Samples((coils, len(rows), kept_samples), read),
         k_per_mm=per_mm(k, units),
         dwell_time_s=1e-6 * float(head["sample_time_us"]),
         block=block.astype(np.int32),
@@ -154,10 +162,11 @@ def _noise(noise: Records, path: Path) -> NoiseScan | None:
     heads = noise.heads
     _check_alike(noise, ("active_channels", "sample_time_us"), path)
     coils, dwell_us = int(heads["active_channels"][0]), float(heads["sample_time_us"][0])
-    if any(s.size != 2 * coils * int(n) for s, n in zip(noise.samples, heads["number_of_samples"], strict=True)):
-        raise InputError(path, "the length of a noise readout contradicts its header", CONVERT)
     if not 0.0 < dwell_us < 1e4:
         raise InputError(path, f"its noise's sample_time_us is {dwell_us:g}", "Write it, or leave the noise out")
+    samples = read_samples(path, noise.rows)
+    if any(s.size != 2 * coils * int(n) for s, n in zip(samples, heads["number_of_samples"], strict=True)):
+        raise InputError(path, "the length of a noise readout contradicts its header", CONVERT)
     return NoiseScan(
-        np.concatenate([s.view(np.complex64).reshape(coils, -1) for s in noise.samples], axis=1), 1e-6 * dwell_us
+        np.concatenate([s.view(np.complex64).reshape(coils, -1) for s in samples], axis=1), 1e-6 * dwell_us
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sodium_prep.recon.ismrmrd_file import NOISE_FLAG, Records, flag, write_records
+from sodium_prep.recon.ismrmrd_file import NOISE_FLAG, flag, write_records
 from sodium_prep.recon.raw_data import LPS_TO_RAS, NUCLEUS, TRAJECTORY_UNITS, RawData
 
 _PROTON_HZ_PER_T = 42.577478518e6
@@ -35,20 +35,22 @@ def write_ismrmrd(path: str | Path, raw: RawData) -> None:
     heads["idx"]["kspace_encode_step_1"] = index & 0xFFFF
     heads["idx"]["kspace_encode_step_2"] = index >> 16
     heads["trajectory_dimensions"] = 3
-    lines = np.ascontiguousarray(raw.kspace.transpose(1, 0, 2)).view(np.float32).reshape(spokes, -1)
-    records = [Records(heads, list(k_per_m.reshape(spokes, -1)), list(lines))]
+    trajectories, lines = list(k_per_m.reshape(spokes, -1)), [_flat(raw.kspace[:, row]) for row in index]
     if raw.noise is not None:
         parts = np.split(raw.noise, range(samples, raw.noise.shape[1], samples), axis=1)
         noise_heads = _heads(raw, len(parts), samples)
         noise_heads["number_of_samples"] = [p.shape[1] for p in parts]
         noise_heads["flags"] = flag(NOISE_FLAG)
-        flat = [np.ascontiguousarray(p).view(np.float32).ravel() for p in parts]
-        records.insert(0, Records(noise_heads, [np.empty(0, np.float32)] * len(parts), flat))
-    counter = 0
-    for part in records:
-        part.heads["scan_counter"] = np.arange(counter, counter + len(part.heads))
-        counter += len(part.heads)
-    write_records(Path(path), _header_xml(raw), records)
+        heads = np.concatenate([noise_heads, heads])
+        trajectories = [np.empty(0, np.float32)] * len(parts) + trajectories
+        lines = [_flat(part) for part in parts] + lines
+    heads["scan_counter"] = np.arange(len(heads))
+    write_records(Path(path), _header_xml(raw), heads, trajectories, lines)
+
+
+def _flat(samples: NDArray[np.complexfloating[Any]]) -> NDArray[np.float32]:
+    """Real and imaginary parts in turn, channel by channel, of complex numbers of any precision."""
+    return np.ascontiguousarray(samples, dtype=np.complex64).view(np.float32).ravel()
 
 
 def _heads(raw: RawData, count: int, samples: int) -> NDArray[Any]:

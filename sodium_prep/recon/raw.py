@@ -8,7 +8,7 @@ from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import assemble
 from sodium_prep.recon.description import SUFFIXES, RawDescription
 from sodium_prep.recon.exchange import read_exchange, write_exchange
-from sodium_prep.recon.hdf5 import open_hdf5
+from sodium_prep.recon.hdf5 import check_heaps, open_hdf5
 from sodium_prep.recon.ismrmrd_read import read_ismrmrd
 from sodium_prep.recon.ismrmrd_write import write_ismrmrd
 from sodium_prep.recon.raw_data import RawData
@@ -56,6 +56,7 @@ def read_raw(
             start = stream.read(len(_HDF5))
     if start == _HDF5 or kind in (".h5", ".mrd"):
         with open_hdf5(path) as file:
+            check_heaps(path)
             exchange = "kspace" in file.keys()  # noqa: SIM118 (membership of the file itself would follow links)
         echoes, scan = read_exchange(path) if exchange else read_ismrmrd(path)
     elif kind == ".npz":

@@ -13,7 +13,7 @@ from sodium_prep.errors import InputError
 from sodium_prep.physics.acquisition import FilterName
 from sodium_prep.physics.signal import t2star_factor
 from sodium_prep.recon import coils
-from sodium_prep.recon.channels import virtual_channels, whitened
+from sodium_prep.recon.channels import Channels, virtual_channels, whitened
 from sodium_prep.recon.encoding import Encoding, least_squares, real_part
 from sodium_prep.recon.gridding import filtered_weights, grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import trajectory_noise_spectrum
@@ -26,8 +26,13 @@ from sodium_prep.recon.solution import noise_images, solve_scan
 from sodium_prep.recon.time_courses import off_resonance_basis
 from sodium_prep.settings import KspaceMethod
 
-_MIN_ALIAS_FREE: Final = 0.75
-"""Part of the field of view that the steps along a spoke must sample without aliasing: a head in a usual one."""
+_MIN_ALIAS_FREE: Final = 0.9
+"""Part of the field of view that the steps along a spoke must sample without aliasing.
+
+With it an analytic head that fills up to 0.8 of the field has less than 0.5 % of bias in every region (gridding, 3DPR
+and DA-3DPR, 4 mm). With three quarters of the field it has 1.3 % (DA-3DPR), and where the head fills 0.9 of the field
+24 to 40 % in cortex.
+"""
 _CONTRAST_PERCENTILE: Final = 99.0
 _LEAST_HZ: Final = 1.0
 
@@ -151,7 +156,7 @@ def reconstruct(raw: RawData, options: Options | None = None, progress: Progress
         affine=raw.affine,
         voxel_mm=raw.voxel_mm,
         kspace_filter=options.kspace_filter,
-        n_coils=len(raw.kspace),
+        n_coils=raw.n_coils,
         noise_from_scan=raw.noise is not None,
         alias_free_mm=raw.trajectory.alias_free_mm,
         sensitivities=maps,
@@ -171,7 +176,7 @@ def reconstruct(raw: RawData, options: Options | None = None, progress: Progress
             for tissue, relaxation in options.relaxations.items()
         }
         return replace(gridded, psf=psf, psf_voxel_mm=voxel_mm)
-    return _iterated(raw, encoding, channels.sigma, gridded, options, tell)
+    return _iterated(raw, encoding, channels, gridded, options, tell)
 
 
 def _encoding(raw: RawData, maps: NDArray[np.complex64], options: Options) -> Encoding:
@@ -185,16 +190,16 @@ def _encoding(raw: RawData, maps: NDArray[np.complex64], options: Options) -> En
 def _iterated(
     raw: RawData,
     encoding: Encoding,
-    sigma: float,
+    channels: Channels,
     gridded: Reconstruction,
     options: Options,
     tell: Progress,
 ) -> Reconstruction:
     """Least squares with or without a prior, starting from the gridded image."""
     weights = raw.trajectory.weights_mm3
-    problem = least_squares(encoding, raw.kspace, weights, gridded.image)
+    problem = least_squares(encoding, channels, weights, gridded.image)
     tell("noise", 0, 1)
-    noise = noise_images(encoding, weights, sigma, options.seed)
+    noise = noise_images(encoding, weights, channels.sigma, options.seed)
     found = solve_scan(problem, noise, float(gridded.noise_sd.mean()), options, tell)
     passed = passed_noise(noise, found.noise, gridded.noise_sd, gridded.noise_psd, raw.voxel_mm)
     solved = found.solve(problem) if options.relaxations else found.image

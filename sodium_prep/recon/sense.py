@@ -47,13 +47,13 @@ class KrylovFilter:
         return image
 
 
-def conjugate_gradients(
+def sense(
     problem: LeastSquares,
     noise: Sequence[Image],
     max_steps: int = MAX_STEPS,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Image, KrylovFilter, list[Image]]:
-    """Least squares from the gridded image on, stopped before noise grows.
+    """Least squares by conjugate gradients from the gridded image on, stopped before noise grows.
 
     Pruessmann et al., MRM 2001;46:638, with the weights of the density compensation.
 

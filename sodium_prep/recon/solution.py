@@ -13,7 +13,8 @@ from sodium_prep.recon.agr import agr, bowsher, similarity_laplacian
 from sodium_prep.recon.encoding import Encoding, LeastSquares
 from sodium_prep.recon.fista import Progress as Steps
 from sodium_prep.recon.options import STRENGTH, Image, Options, Progress
-from sodium_prep.recon.sense import conjugate_gradients
+from sodium_prep.recon.sense import sense
+from sodium_prep.recon.threads import in_order
 from sodium_prep.recon.tv import tv
 from sodium_prep.recon.wavelet import wavelet
 
@@ -65,7 +66,7 @@ def solve_scan(
         Told of every step.
     """
     if options.method == "sense":
-        image, krylov, passed = conjugate_gradients(problem, noise, progress=lambda n, of: tell("sense", n, of))
+        image, krylov, passed = sense(problem, noise, progress=lambda n, of: tell("sense", n, of))
         return Solution(image, list(passed), krylov, steps=len(krylov.steps))
     strength = STRENGTH[options.method] if options.strength is None else options.strength
     image, solve = _with_prior(problem, options, strength, noise_sd, tell)
@@ -73,8 +74,9 @@ def solve_scan(
     # Noise on top of that in the data would meet a prior that is too weak for it, so it is put on the image's own.
     clean = replace(problem, right=problem.normal(image))
     still = solve(clean)
-    passed = [solve(replace(problem, right=clean.right + sample)) - still for sample in noise]
-    return Solution(image, passed, solve, strength=strength)
+    noisy = (replace(problem, right=clean.right + sample) for sample in noise)
+    passed = in_order(lambda data: solve(data) - still, noisy, options.workers)
+    return Solution(image, list(passed), solve, strength=strength)
 
 
 def _with_prior(

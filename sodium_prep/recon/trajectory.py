@@ -69,8 +69,6 @@ class Trajectory:
         """Number of readouts."""
         return int(self.k_per_mm.shape[0])
 
-    n_spokes = n_readouts
-
     @property
     def n_samples(self) -> int:
         """Samples per readout."""

@@ -110,7 +110,7 @@ class Variation:
             total += float(np.sqrt(np.einsum("cxyz,cxyz->xyz", v, v)).sum(dtype=np.float64))
         return total
 
-    def proximal(self, image: Image, weight: float, iterations: int = 8) -> Image:
+    def proximal(self, image: Image, weight: float, iterations: int = 4) -> Image:
         """``argmin_x 1/2 |x - image|^2 + weight sum_r |D x|_2``, nearer with every iteration.
 
         Fast gradient projection of the dual (Beck and Teboulle, IEEE Trans Image Process 2009;18:2419). It starts from

@@ -23,7 +23,7 @@ from sodium_prep.physics.acquisition import Acquisition
 from sodium_prep.recon.assemble import CONVERT, Grid, NoiseScan, RawEcho, RawScan, oriented_grid
 from sodium_prep.recon.description import RawDescription
 from sodium_prep.recon.hdf5 import read_trajectory, unreadable
-from sodium_prep.recon.raw_data import NUCLEUS
+from sodium_prep.recon.raw_data import NUCLEUS, Samples
 from sodium_prep.recon.trajectory import radial_trajectory
 
 _MOST_MEASUREMENTS = 64
@@ -88,7 +88,7 @@ def read_twix(path: Path, description: RawDescription) -> tuple[list[RawEcho], R
         _, block = np.unique([one.block for one in own], axis=0, return_inverse=True)
         echoes.append(
             RawEcho(
-                samples=np.stack([one.samples for one in own]),
+                samples=Samples.of(np.stack([one.samples for one in own], axis=1)),
                 k_per_mm=k[_rows(own, len(k), path)],
                 dwell_time_s=dwell_s,
                 block=block.ravel().astype(np.int32),

@@ -84,7 +84,7 @@ def still_columns(compartments, n_coils=N_COILS):
     some = np.arange(0, len(k), 997)
     plain = strengths @ np.exp(-2j * np.pi * points @ k[some].T)
     np.testing.assert_allclose(out[:, some], plain, atol=1e-6 * np.abs(plain).max())
-    return out.reshape(len(weights), n_coils, TRAJECTORY.n_spokes, TRAJECTORY.n_samples)
+    return out.reshape(len(weights), n_coils, TRAJECTORY.n_readouts, TRAJECTORY.n_samples)
 
 
 def spokes_of(samples, sigma=1.0, trajectory=TRAJECTORY):
@@ -177,7 +177,7 @@ def test_what_is_left_out_of_the_model_far_away_does_not_reach_the_regions(case)
 
 
 def test_spokes_that_differ_are_told(case):
-    spokes = spokes_of(np.zeros((1, TRAJECTORY.n_spokes, TRAJECTORY.n_samples)))
+    spokes = spokes_of(np.zeros((1, TRAJECTORY.n_readouts, TRAJECTORY.n_samples)))
     bent = TRAJECTORY.k_per_mm.copy()
     bent[5, 30] *= 1.01
     assert spokes.alike

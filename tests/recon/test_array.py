@@ -167,7 +167,7 @@ def test_noise_scan_of_another_dwell_time_and_correlated_noise(tmp_path):
     with h5py.File(path, "r+") as file:
         # A noise scan at four times the dwell time has half the noise.
         records = file["dataset/data"][()]
-        records["head"]["sample_time_us"][: -trajectory().n_spokes] *= 4.0
+        records["head"]["sample_time_us"][: -trajectory().n_readouts] *= 4.0
         file["dataset/data"][...] = records
     (raw,) = read_raw(path)
     np.testing.assert_allclose(raw.noise, scan, rtol=1e-5)

@@ -107,7 +107,7 @@ def test_blocks_can_be_kept_apart(tmp_path):
     at_centre = [(raw.trajectory.weights_mm3 * raw.kspace).sum(axis=(1, 2)) for raw in (mean, apart)]
     np.testing.assert_allclose(*at_centre, rtol=1e-5)
     (told,) = read_raw(tmp_path / "two.npz", RawDescription(n_spokes=SPOKES), average=False)
-    assert told.trajectory.n_spokes == 2 * SPOKES
+    assert told.trajectory.n_readouts == 2 * SPOKES
 
 
 def _nan(array):
@@ -122,6 +122,7 @@ BAD = {
     "no k": ({"k_per_m": None}, "has no k_per_m"),
     "misspelt": ({"echo_time": 0.5}, "echo_time is not part"),
     "NaN": ({"kspace": _nan}, "not finite"),
+    "silent channel": ({"kspace": lambda y: y * np.array([1, 0, 1])[:, None, None]}, "channel 1 is zero"),
     "NaN in k": ({"k_per_m": lambda k: np.full_like(k, np.nan)}, "k_per_m is float64 .* or not finite"),
     "rad/m": ({"k_per_m": lambda k: 2.0 * np.pi * k}, r"reaches \|k\| = 523.6/m"),
     "fewer spokes": ({"k_per_m": lambda k: k[1:]}, r"k_per_m has the shape \(59, 64, 3\)"),

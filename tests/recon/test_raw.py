@@ -324,6 +324,23 @@ def test_a_table_larger_than_its_file_is_refused(written):
         read_ismrmrd(written)
 
 
+@pytest.mark.parametrize("length", [0, 2**64 - 16])
+def test_a_heap_that_the_library_would_walk_for_ever_is_refused(written, length):
+    content = bytearray(written.read_bytes())
+    free = content.index(b"GCOL") + 16
+    content[free : free + 16] = bytes(8) + length.to_bytes(8, "little")
+    written.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        read_ismrmrd(written)
+
+
+def test_the_writer_brings_any_precision_to_single(written, tmp_path):
+    raw = _raw()
+    double = replace(raw, kspace=raw.kspace.astype(np.complex128), noise=raw.noise.astype(np.complex128))
+    write_ismrmrd(tmp_path / "double.h5", double)
+    assert (tmp_path / "double.h5").read_bytes() == written.read_bytes()
+
+
 def test_links_to_other_files_are_refused(written, tmp_path):
     linked = tmp_path / "linked.h5"
     with h5py.File(linked, "w") as file:

@@ -114,9 +114,9 @@ def test_same_bytes_every_time(trajectory):
 
 
 def test_refusals(trajectory):
-    coarse = small_trajectory(100, 60)
-    with pytest.raises(InputError, match="too far for a field of view of 240 mm"):
-        reconstruct(raw_data(np.ones((1, 100, 60)), coarse, N, VOXEL_MM))
+    for samples in (60, 150):
+        with pytest.raises(InputError, match="too far for a field of view of 240 mm"):
+            reconstruct(raw_data(np.ones((1, 100, samples)), small_trajectory(100, samples), N, VOXEL_MM))
     kspace, scan = _with_noise(_coil_kspace(trajectory, 2), 1.0)
     with pytest.raises(InputError, match="duplicated channels"):
         reconstruct(raw_data(kspace[[0, 0]], trajectory, N, VOXEL_MM, noise=scan[[0, 0]]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sodium_prep.recon.encoding import Encoding, LeastSquares, least_squares
-from sodium_prep.recon.sense import conjugate_gradients
+from sodium_prep.recon.sense import sense
 from tests.recon.analytic import Ellipsoid, complex_noise, small_trajectory
 
 N, VOXEL_MM = 40, 6.0
@@ -37,14 +37,14 @@ def test_steps_of_conjugate_gradients_solve_a_small_system():
         (matrix @ truth).reshape(3, 3, 3),
         lambda: 1.0,
     )
-    image, krylov, _ = conjugate_gradients(problem, [np.zeros((3, 3, 3), np.float32)], max_steps=27)
+    image, krylov, _ = sense(problem, [np.zeros((3, 3, 3), np.float32)], max_steps=27)
     np.testing.assert_allclose(image.ravel(), truth, atol=1e-3)
     np.testing.assert_allclose(krylov(problem), image, atol=1e-3)
 
 
 def test_stops_before_noise_grows_and_is_better_than_gridding(undersampled):
     problem, noise = undersampled
-    image, krylov, filtered = conjugate_gradients(problem, noise)
+    image, krylov, filtered = sense(problem, noise)
     truth = 40.0 * (HEAD.depth((N,) * 3, (VOXEL_MM,) * 3) < 1.0)
     deep = HEAD.depth((N,) * 3, (VOXEL_MM,) * 3) < 0.85
     error, before = ((x - truth)[deep].std() for x in (image, problem.right))
@@ -58,7 +58,7 @@ def test_stops_before_noise_grows_and_is_better_than_gridding(undersampled):
 
 def test_filter_is_linear_in_the_data(undersampled):
     problem, noise = undersampled
-    image, krylov, _ = conjugate_gradients(problem, noise)
+    image, krylov, _ = sense(problem, noise)
     np.testing.assert_allclose(krylov(problem), image, atol=1e-3)
     both = krylov(replace(problem, right=problem.right + 2.0 * noise[0]))
     np.testing.assert_allclose(both, image + 2.0 * krylov(replace(problem, right=noise[0])), atol=1e-3)

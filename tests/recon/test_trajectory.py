@@ -63,7 +63,7 @@ def test_trajectory_of_an_acquisition(name):
     assert not radius[:, 0].any()
     np.testing.assert_allclose(np.diff(t.time_s), 0.01 / 299, rtol=1e-9)
     np.testing.assert_allclose(readout_time(radius[7] * 6.0, name, 0.01, 0.2), t.time_s, atol=2e-8)
-    assert t.weights_mm3.sum() * t.n_spokes == pytest.approx(4.0 / 3.0 * np.pi * t.kmax_per_mm**3, rel=1e-12)
+    assert t.weights_mm3.sum() * t.n_readouts == pytest.approx(4.0 / 3.0 * np.pi * t.kmax_per_mm**3, rel=1e-12)
 
 
 def _sphere_on_radius(k, weights, sphere_mm, r_mm):

@@ -1,6 +1,6 @@
 """Which tissue fractions lead to the right regional sodium: our joint estimate, Atropos, hard labels, the truth.
 
-Usage: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.fractions [VOXEL_MM [CASES]]
+Usage: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.tissue_fractions [VOXEL_MM [CASES]]
 
 A T1w image (bias of +-40 %, 3 % noise) and a sodium image (DA-3DPR, 3 mm, readout 10 ms, hardly any noise) are made
 from the phantom's head, whose fractions are known. The regional model is fitted with each set of fractions, true
