@@ -1,7 +1,7 @@
 """What lies at rest beside a moving head: vials and pads that are fixed to the coil.
 
-A correction of k-space moves all that is in the scanner, so it blurs what was at rest. That is seen in the image: beside
-the head, what is brighter in the image without correction than in the one with it stayed where it was. Its samples are
+A correction of k-space moves all that is in the scanner, so it blurs what was at rest. Objects beside the head that
+have more power in the image without correction than in the corrected one stayed where they were; their samples are
 taken off before the correction and put back after it.
 """
 
@@ -55,14 +55,16 @@ def move_head(raw: RawData, move: Callable[[RawData], RawData]) -> tuple[RawData
     if not fixed.any():
         return moved, False
     before, after = _operator(raw), _operator(moved)
-    weights = raw.trajectory.weights_mm3.astype(np.float32)
     kspace, rest = raw.kspace.copy(), np.empty_like(moved.kspace)
+    del moved  # as large as the raw data
+    weights = raw.trajectory.weights_mm3.astype(np.float32)
     for samples, back in zip(kspace, rest, strict=True):
         image = fixed * before.adjoint(samples * weights)
         samples -= before.forward(image)
         back[...] = after.forward(image)
     moved = move(replace(raw, kspace=kspace))
-    return replace(moved, kspace=moved.kspace + rest), True
+    rest += moved.kspace
+    return replace(moved, kspace=rest), True
 
 
 def _operator(raw: RawData) -> Readouts:
