@@ -60,6 +60,17 @@ def sodium_affine(matrix: int, voxel_mm: float) -> NDArray[np.float64]:
     return affine
 
 
+def interleaved_order(n: int) -> NDArray[np.intp]:
+    """Order in which a scanner takes n spokes of a spiral: any contiguous part of it covers the sphere evenly.
+
+    By the reversed bits of their numbers (van der Corput's sequence).
+    """
+    bits = max(1, (n - 1).bit_length())
+    reversed_bits = sum(((np.arange(2**bits) >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
+    order = np.asarray(reversed_bits, dtype=np.intp)
+    return order[order < n]
+
+
 def noise_sigma(
     subject: Subject, acquisition: Acquisition, trajectory: Trajectory, n_coils: int, wm_snr: float
 ) -> float:
@@ -80,6 +91,7 @@ def measure(
     gain: float,
     flip_factor: float,
     rngs: Sequence[np.random.Generator],
+    poses: Sequence[NDArray[np.float64]] = (np.eye(4),),
 ) -> list[RawData]:
     """Raw data of one acquisition, repeated with new noise once for every random generator.
 
@@ -93,20 +105,37 @@ def measure(
         Factor on signal and noise.
     flip_factor
         True relative to nominal flip angle at the isocentre, before the transmit profile.
+    poses : (4, 4) each
+        Where the head lies in each of as many blocks of consecutive spokes, as the rigid map of its points (RAS mm of
+        the sodium frame). Vials and coils stay.
+
+    Returns
+    -------
+    Raw data with their spokes in the order of :func:`interleaved_order`.
     """
     trajectory = radial_trajectory(acquisition, protocol.n_spokes, protocol.n_samples)
+    order = interleaved_order(trajectory.n_spokes)
     true = replace(acquisition, flip_angle_deg=acquisition.flip_angle_deg * flip_factor)
-    clean = simulate_kspace(
-        subject.sources, subject.affine, subject.sodium_to_t1w, trajectory, true, vials=subject.vials, scanner=scanner
-    ) * np.float32(gain)
+    clean = np.empty((scanner.n_coils, trajectory.n_spokes, trajectory.n_samples), np.complex64)
+    for pose, spokes in zip(poses, np.array_split(order, len(poses)), strict=True):
+        clean[:, spokes] = simulate_kspace(
+            subject.sources,
+            subject.affine,
+            subject.sodium_to_t1w @ np.linalg.inv(pose),
+            replace(trajectory, k_per_mm=trajectory.k_per_mm[spokes]),
+            true,
+            vials=subject.vials,
+            scanner=scanner,
+        )
+    clean *= np.float32(gain)
     sigma = gain * noise_sigma(subject, protocol.acquisition, trajectory, scanner.n_coils, wm_snr)
     voxel_mm = acquisition.nominal_resolution_mm[0]
     n = protocol.matrix
     silence = np.zeros((scanner.n_coils, _NOISE_SAMPLES), np.complex64)
     return [
         RawData(
-            kspace=add_noise(clean, sigma, rng) if sigma else clean,
-            trajectory=trajectory,
+            kspace=(add_noise(clean, sigma, rng) if sigma else clean)[:, order],
+            trajectory=replace(trajectory, k_per_mm=trajectory.k_per_mm[order]),
             shape=(n, n, n),
             voxel_mm=(voxel_mm, voxel_mm, voxel_mm),
             affine=sodium_affine(n, voxel_mm),

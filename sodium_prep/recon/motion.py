@@ -33,6 +33,7 @@ from sodium_prep.errors import InputError
 from sodium_prep.physics.readout import filter_window
 from sodium_prep.recon import coils
 from sodium_prep.recon.channels import whitened
+from sodium_prep.recon.fixtures import move_head
 from sodium_prep.recon.nufft import Nufft
 from sodium_prep.recon.raw_data import RawData
 from sodium_prep.recon.trajectory import Trajectory
@@ -446,7 +447,8 @@ def correct_motion(raw: RawData, blocks: int | IntArray = 8) -> tuple[RawData, M
     Returns
     -------
     Raw data of the head in the pose of the reference block, with turned trajectory, corrected phase and weights, and
-    without the readouts of rejected blocks; the raw data themselves if no block was moved or rejected.
+    without the readouts of rejected blocks; the raw data themselves if no block was moved or rejected. Objects beside
+    the head that did not move with it keep their place.
 
     Raises
     ------
@@ -456,8 +458,7 @@ def correct_motion(raw: RawData, blocks: int | IntArray = 8) -> tuple[RawData, M
     members = _members(raw, blocks)
     cutoff = _cutoff(raw, members)
     channels = whitened(raw)
-    kspace, sigma = np.stack(list(channels)), channels.sigma
-    parts, maps, mask, voxel_mm = _prepare(kspace, sigma, raw, members, cutoff)
+    parts, maps, mask, voxel_mm = _prepare(np.stack(list(channels)), channels.sigma, raw, members, cutoff)
     fit = _register(parts, maps, mask, cutoff, voxel_mm)
     misfit = np.sqrt(fit.energy / [part.windowed.sum() for part in parts])
     misfit /= np.median(misfit)
@@ -490,19 +491,21 @@ def correct_motion(raw: RawData, blocks: int | IntArray = 8) -> tuple[RawData, M
         found.append(
             BlockMotion(len(readouts), pose, error, applied, rejected, float(signal[number]), float(misfit[number]))
         )
-    report = _report(found, reference, raw, cutoff)
-    if not any(block.applied or block.rejected for block in found):
-        return raw, report
-    return _moved(raw, members, found), report
+    corrected, fixed = raw, False
+    if any(block.applied for block in found):
+        corrected, fixed = move_head(raw, lambda data: _moved(data, members, found))
+    elif any(block.rejected for block in found):
+        corrected = _moved(raw, members, found)
+    return corrected, _report(found, reference, fixed, cutoff)
 
 
-def _report(found: list[BlockMotion], reference: int, raw: RawData, cutoff: float) -> MotionReport:
+def _report(found: list[BlockMotion], reference: int, fixed: bool, cutoff: float) -> MotionReport:
     largest = max(block.pose.displacement_mm if block.applied else 0.0 for block in found)
     notes = []
-    if largest > max(raw.voxel_mm):
-        notes.append(
-            f"The head moved by up to {largest:.1f} mm between blocks; vials that did not move with it are blurred."
-        )
+    if largest > 0.0:
+        notes.append(f"The head moved by up to {largest:.1f} mm between blocks, which was taken out.")
+    if fixed:
+        notes.append("Objects beside the head, as vials are, did not move with it and were left where they lie.")
     rejected = [str(number) for number, block in enumerate(found) if block.rejected]
     if rejected:
         notes.append(

@@ -10,10 +10,12 @@ import pytest
 from sodium_prep.phantom import fields
 from sodium_prep.phantom.individual import random_rigid
 from sodium_prep.phantom.protocol import AGAR, PROTOCOLS, SALINE, Vial
+from sodium_prep.phantom.scan import interleaved_order
 from sodium_prep.phantom.sodium import ScannerFields, Source, simulate_kspace, vial_kspace
 from sodium_prep.physics.signal import saturation_factor, signal_factor, t2star_factor
 from sodium_prep.recon.gridding import grid_image
-from sodium_prep.recon.trajectory import radial_trajectory
+from sodium_prep.recon.motion import sampled_radius
+from sodium_prep.recon.trajectory import radial_trajectory, spoke_directions
 
 PROTOCOL = PROTOCOLS["fast"]
 TRAJECTORY = radial_trajectory(PROTOCOL.acquisition, 12, PROTOCOL.n_samples)
@@ -104,3 +106,12 @@ def test_image_in_a_wide_vial_is_its_signal(sources):
     image = grid_image(kspace, trajectory, (60, 60, 60), (4.0, 4.0, 4.0))[0]
     expected = 60.0 * float(signal_factor(PROTOCOL.acquisition, wide.relaxation))
     assert abs(image[27:34, 27:34, 25:36].mean() / expected - 1.0) < 0.01
+
+
+def test_any_part_of_the_interleaved_spokes_covers_the_sphere():
+    order = interleaved_order(5000)
+    assert sorted(order) == list(range(5000))
+    directions = spoke_directions(5000)
+    even = sampled_radius(directions) * np.sqrt(700 / 5000)
+    for first in (0, 333, 2100, 4300):
+        assert sampled_radius(directions[order[first : first + 700]]) > 0.9 * even
