@@ -114,9 +114,9 @@ def measure(
     Raw data with their spokes in the order of :func:`interleaved_order`.
     """
     trajectory = radial_trajectory(acquisition, protocol.n_spokes, protocol.n_samples)
-    order = interleaved_order(trajectory.n_spokes)
+    order = interleaved_order(trajectory.n_readouts)
     true = replace(acquisition, flip_angle_deg=acquisition.flip_angle_deg * flip_factor)
-    clean = np.empty((scanner.n_coils, trajectory.n_spokes, trajectory.n_samples), np.complex64)
+    clean = np.empty((scanner.n_coils, trajectory.n_readouts, trajectory.n_samples), np.complex64)
     for pose, spokes in zip(poses, np.array_split(order, len(poses)), strict=True):
         clean[:, spokes] = simulate_kspace(
             subject.sources,
