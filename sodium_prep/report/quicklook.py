@@ -15,6 +15,8 @@ from sodium_prep.report.svg import new_figure
 
 _SLICES = 6
 _NOTE_POINTS = 6.5
+_PLAIN_POWERS = 2
+"""Powers of ten that the numbers at the colour bar show in full."""
 
 
 def quicklook(image: NDArray[np.float32], affine: NDArray[np.float64], title: str, label: str, note: str = "") -> bytes:
@@ -33,6 +35,10 @@ def quicklook(image: NDArray[np.float32], affine: NDArray[np.float64], title: st
     """
     values, ras = to_ras(np.nan_to_num(image), affine)
     high = float(np.percentile(values, 99.5)) or 1.0
+    power = int(np.floor(np.log10(abs(high))))
+    if abs(power) > _PLAIN_POWERS:  # the bar has no room for an exponent of its own
+        values, high = values / np.float32(10.0**power), high / 10.0**power
+        label = f"{label}, in 1e{power}"
     layout = place_slices(values > 0.15 * high, np.linalg.norm(ras[:3, :3], axis=0), _SLICES)
     box: dict[str, Any] = {
         "origin": "lower",
