@@ -3,8 +3,8 @@
 The problem is that of :mod:`benchmarks._recon_problem`. Every case runs in a process of its own, whose peak memory is
 that of the case with its data; "as ref" is its CPU time at the speed of the machine that the goals are stated for, by a
 transform timed before and after it. BART is its command line, with reading and writing of files; sigpy's conjugate
-gradients are its measured transforms times their number. The peers' images are compared after a fitted scale. ``memory``
-reads and reconstructs files of 32 coils with profiles of their own.
+gradients are its measured transforms times their number. The peers' images are compared after a fitted scale. The
+part ``memory`` reads and reconstructs files of 32 coils with profiles of their own.
 
 Usage: python -m benchmarks.recon [--folder FOLDER] [operators] [steps] [methods] [memory]
 """

@@ -158,7 +158,7 @@ def compression(
     spectrum = weights * window**2  # of the noise in the images, up to a factor
     total, squared = np.sum(weights * spectrum), np.sum(weights * spectrum**2)
     image_sd = noise_sd * np.sqrt(total)
-    power = np.sum(np.abs(images) ** 2, axis=0)
+    power = _power(images)
     signal = power > (image_sd * (np.sqrt(2.0 * coils) + _NOISE_LEVELS)) ** 2
     seen = images[:, signal if signal.any() else power >= 0.0]
     eigenvalues, vectors = np.linalg.eigh(seen @ seen.conj().T / seen.shape[1])
@@ -235,7 +235,7 @@ def sensitivities(
     -------
     (coils, X, Y, Z) complex64 with unit norm over the coils in every voxel.
     """
-    rho = np.sqrt(np.sum(np.abs(images) ** 2, axis=0))
+    rho = np.sqrt(_power(images))
     level = noise_sd * (np.sqrt(2.0 * len(images)) + _NOISE_LEVELS)
     # Not asked again of later combinations: maps that follow noise add it up to a multiple of its level.
     signal = rho > level
@@ -279,9 +279,17 @@ def low_resolution_maps(
     return np.asarray(found, dtype=np.complex64)
 
 
+def _power(images: ComplexArray) -> NDArray[np.floating[Any]]:
+    """Sum of squares over the coils, one after the other: no second copy of all images."""
+    total = np.zeros(images.shape[1:], images.real.dtype)
+    for image in images:
+        total += np.abs(image) ** 2
+    return total
+
+
 def _combined_by(maps: ComplexArray, images: ComplexArray) -> NDArray[np.floating[Any]]:
     """Give the maps unit norm in place, and return the real part of the images combined by them."""
-    norm = np.sqrt(np.sum(np.abs(maps) ** 2, axis=0))
+    norm = np.sqrt(_power(maps))
     maps /= np.maximum(norm, np.finfo(np.float32).tiny)
     return combine(images, maps).real
 
@@ -292,4 +300,7 @@ def combine(images: ComplexArray, maps: ComplexArray) -> ComplexArray:
     With true sensitivities C of the whitened channels the result is ``sqrt(sum_c |C_c|^2)`` times the object: that
     receive profile stays in the image.
     """
-    return np.asarray(np.einsum("c...,c...->...", maps.conj(), images))
+    combined = np.zeros(images.shape[1:], np.result_type(images, maps))
+    for image, sensitivity in zip(images, maps, strict=True):
+        combined += sensitivity.conj() * image
+    return combined

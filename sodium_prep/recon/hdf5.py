@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from sodium_prep.errors import InputError
 from sodium_prep.recon.raw_data import PER_MM, per_mm
 
+SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+"""Of an HDF5 file."""
 _HEAP: Final = b"GCOL\x01\0\0\0"
 """Signature and version of a collection of the global heap, where values of variable length lie."""
 _CHUNK: Final = 1 << 20
@@ -44,6 +46,9 @@ def check_heaps(path: Path) -> None:
         For such a file.
     """
     with path.open("rb") as stream:
+        if _bytes_of_lengths(stream, path.stat().st_size) != 8:  # as any library writes them
+            raise unreadable(path, "HDF5")
+        stream.seek(0)
         for place in _heaps(stream):
             stream.seek(place + len(_HEAP))
             size = int.from_bytes(stream.read(8), "little") - 16  # without what tells it
@@ -54,6 +59,18 @@ def check_heaps(path: Path) -> None:
                 if not 0 < step <= size - at:
                     raise unreadable(path, "HDF5")
                 at += step
+
+
+def _bytes_of_lengths(stream: BinaryIO, size: int) -> int:
+    """How many bytes hold a length, by the superblock: at the start of the file, or after 512, 1024, 2048... bytes."""
+    place = 0
+    while place < size:
+        stream.seek(place)
+        start = stream.read(16).ljust(16, b"\0")
+        if start.startswith(SIGNATURE):
+            return start[14] if start[8] < 2 else start[10]
+        place = max(512, 2 * place)
+    return 0
 
 
 def _heaps(stream: BinaryIO) -> Iterator[int]:

@@ -8,15 +8,13 @@ from sodium_prep.errors import InputError
 from sodium_prep.recon.assemble import assemble
 from sodium_prep.recon.description import SUFFIXES, RawDescription
 from sodium_prep.recon.exchange import read_exchange, write_exchange
-from sodium_prep.recon.hdf5 import check_heaps, open_hdf5
+from sodium_prep.recon.hdf5 import SIGNATURE, check_heaps, open_hdf5
 from sodium_prep.recon.ismrmrd_read import read_ismrmrd
 from sodium_prep.recon.ismrmrd_write import write_ismrmrd
 from sodium_prep.recon.raw_data import RawData
 from sodium_prep.recon.twix import read_twix
 
 __all__ = ["RawData", "RawDescription", "read_raw", "write_exchange", "write_ismrmrd"]
-
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def read_raw(
@@ -53,8 +51,8 @@ def read_raw(
     start = b""
     if path.is_file():
         with path.open("rb") as stream:
-            start = stream.read(len(_HDF5))
-    if start == _HDF5 or kind in (".h5", ".mrd"):
+            start = stream.read(len(SIGNATURE))
+    if start == SIGNATURE or kind in (".h5", ".mrd"):
         with open_hdf5(path) as file:
             check_heaps(path)
             exchange = "kspace" in file.keys()  # noqa: SIM118 (membership of the file itself would follow links)

@@ -17,6 +17,7 @@ PER_MM = {TRAJECTORY_UNITS: 1e-3, "1/mm": 1.0}
 """What makes 1/mm of the units of a trajectory that a file may state."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _BLOCK_BYTES: Final = 1 << 24
+"""Samples that are read together."""
 
 
 def per_mm(k: NDArray[np.floating[Any]], units: str) -> NDArray[np.float32]:

@@ -30,8 +30,8 @@ _MIN_ALIAS_FREE: Final = 0.9
 """Part of the field of view that the steps along a spoke must sample without aliasing.
 
 With it an analytic head that fills up to 0.8 of the field has less than 0.5 % of bias in every region (gridding, 3DPR
-and DA-3DPR, 4 mm). With three quarters of the field it has 1.3 % (DA-3DPR), and where the head fills 0.9 of the field
-24 to 40 % in cortex.
+and DA-3DPR, 4 mm). With three quarters of the field it has up to 2 % (DA-3DPR), and where the head fills 0.9 of
+the field 24 to 40 % in cortex.
 """
 _CONTRAST_PERCENTILE: Final = 99.0
 _LEAST_HZ: Final = 1.0

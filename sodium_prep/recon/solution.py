@@ -66,8 +66,8 @@ def solve_scan(
         Told of every step.
     """
     if options.method == "sense":
-        image, krylov, passed = sense(problem, noise, progress=lambda n, of: tell("sense", n, of))
-        return Solution(image, list(passed), krylov, steps=len(krylov.steps))
+        image, krylov, filtered = sense(problem, noise, progress=lambda n, of: tell("sense", n, of))
+        return Solution(image, filtered, krylov, steps=len(krylov.steps))
     strength = STRENGTH[options.method] if options.strength is None else options.strength
     image, solve = _with_prior(problem, options, strength, noise_sd, tell)
     tell("noise map", 0, 1)
