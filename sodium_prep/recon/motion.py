@@ -274,13 +274,13 @@ class _Block:
 
 
 class _Placed:
-    """A block brought to the reference by its pose."""
+    """A block brought to the reference by its pose; ``factor`` is what the pose does to the receive profile."""
 
-    def __init__(self, block: _Block, pose: Pose, maps: ComplexArray, voxel_mm: Size) -> None:
+    def __init__(self, block: _Block, pose: Pose, maps: ComplexArray, factor: FloatArray, voxel_mm: Size) -> None:
         self.block = block
         k, self.kspace = move_samples(block.k_per_mm, block.kspace, pose)
         self.operator = Nufft(k, (maps.shape[1], maps.shape[2], maps.shape[3]), voxel_mm)
-        self.maps = moved_maps(maps, pose, voxel_mm)
+        self.maps = moved_maps(maps, pose, voxel_mm) * factor
 
     def residual(self, image: FloatArray, weights: FloatArray) -> tuple[FloatArray, float]:
         """What an image of the head leaves of the samples, as an image, and its weighted energy."""
@@ -340,10 +340,13 @@ def _register(blocks: list[_Block], maps: ComplexArray, mask: NDArray[np.bool_],
     window = coils.low_resolution_window(shape, voxel_mm, cutoff)
     positions = _positions_mm(shape, voxel_mm)
     fields = _fields(positions / _RADIUS_MM, _ORDER if len(maps) > 1 else 0)
-    poses = [STILL] * n
+    poses, shares = [STILL] * n, np.zeros((n, fields.shape[-1] - 1))
     image = np.zeros(shape)
     for number in range(_PASSES):
-        placed = [_Placed(block, pose, maps, voxel_mm) for block, pose in zip(blocks, poses, strict=True)]
+        placed = [
+            _Placed(block, pose, maps, 1.0 + fields[..., 1:] @ share, voxel_mm)
+            for block, pose, share in zip(blocks, poses, shares, strict=True)
+        ]
         image = image + mask * np.mean([p.residual(image, p.block.weights)[0] for p in placed], axis=0)
         left = [p.residual(image, p.block.windowed) for p in placed]
         spectrum = fft.fftn(image)
@@ -355,6 +358,7 @@ def _register(blocks: list[_Block], maps: ComplexArray, mask: NDArray[np.bool_],
         images = mask * np.stack([windowed for windowed, _ in left])
         steps = np.einsum("bxyz,xyzi->bi", images, columns) @ inverse.T
         poses = [pose.after(Pose.of(step[:6]).inverse()) for pose, step in zip(poses, steps, strict=True)]
+        shares += steps[:, 7:] - steps[:, 7:].mean(axis=0)
         if number >= _LEAST_PASSES and max(Pose.of(step[:6]).displacement_mm for step in steps) < _STEP_MM:
             break
     # Noise whose power at each frequency is that of the residual.

@@ -220,6 +220,8 @@ def test_steps_under_an_array_of_coils(trajectory, noise):
     off = np.array([_off(block, pose) for block, pose in zip(report.blocks, POSES, strict=True)])
     assert off[:, 0].max() < 0.6
     assert off[:, 1].max() < 0.1
+    # Nor for a block that is spoilt.
+    assert max(abs(block.misfit - 1.0) for block in report.blocks) < 0.08
 
 
 @pytest.mark.parametrize(
