@@ -22,7 +22,7 @@ from benchmarks._recon_problem import NOISE, SHAPE, VOXEL_MM, positions_mm, spok
 from benchmarks._recon_problem import _waves as all_waves
 from sodium_prep.phantom.ellipsoids import ANALYTIC_HEAD, analytic_image, ellipsoid_transform
 from sodium_prep.recon.agr import agr
-from sodium_prep.recon.agrdm import DecayData, Echo, agrdm
+from sodium_prep.recon.agrdm import DecayData, Echo, JointSolver
 from sodium_prep.recon.encoding import Encoding, LeastSquares, least_squares
 from sodium_prep.recon.gridding import gridding_noise_sd
 from sodium_prep.recon.nufft import Nufft
@@ -187,11 +187,12 @@ def main():
         for kind in ("one", "two") if n_coils == 1 else ("one",):
             echoes, _ = echoes_of(options.folder, kind, n_coils, sigma)
             start = time.process_time()
-            found = agrdm(echoes, VOXEL_MM, WEIGHT * NOISE, NOISE, guide)
-            seconds = time.process_time() - start
-            start = time.process_time()
-            gridded = DecayData(echoes, VOXEL_MM).gridded[0]
+            data = DecayData(echoes, VOXEL_MM)
             setup = time.process_time() - start
+            solver = JointSolver(data, WEIGHT * NOISE, NOISE, guide)
+            found = solver.images(*solver(data, solver.start()))
+            seconds = time.process_time() - start
+            gridded = data.gridded_of(data.right)[0]
             print(f"{n_coils} coil(s), {kind} time constant(s): {seconds:.0f} CPU s, {setup:.0f} of them before rounds")
             print(f"{'':20}  image by decay, gridded by decay, image to truth    T2* true, found, spread in voxels")
             for name, mask in masks.items():

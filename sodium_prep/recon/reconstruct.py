@@ -28,7 +28,8 @@ from sodium_prep.settings import KspaceMethod
 
 _MIN_ALIAS_FREE: Final = 0.75
 """Part of the field of view that the steps along a spoke must sample without aliasing: a head in a usual one."""
-_CONTRAST_PERCENTILE: Final = 99.0
+CONTRAST_PERCENTILE: Final = 99.0
+"""Of the gridded image, for how bright points are."""
 _LEAST_HZ: Final = 1.0
 
 
@@ -197,7 +198,7 @@ def _iterated(
     found = solve_scan(problem, noise, float(gridded.noise_sd.mean()), options, tell)
     passed = passed_noise(noise, found.noise, gridded.noise_sd, gridded.noise_psd, raw.voxel_mm)
     solved = found.solve(problem) if options.relaxations else found.image
-    contrast = float(np.percentile(gridded.image, _CONTRAST_PERCENTILE))
+    contrast = float(np.percentile(gridded.image, CONTRAST_PERCENTILE))
     psf = {}
     for number, (tissue, relaxation) in enumerate(options.relaxations.items()):
         tell("point spread function", number, len(options.relaxations))

@@ -5,7 +5,7 @@ import pytest
 
 from sodium_prep.recon import agrdm as module
 from sodium_prep.recon.agr import agr
-from sodium_prep.recon.agrdm import DecayData, Echo, agrdm
+from sodium_prep.recon.agrdm import DecayData, Echo, JointSolver
 from sodium_prep.recon.encoding import Encoding, LeastSquares, least_squares
 from sodium_prep.recon.gridding import gridding_noise_sd
 from tests.recon.analytic import Ellipsoid, complex_noise, small_trajectory
