@@ -501,6 +501,7 @@ class JointSolver:
         rounds: int = ROUNDS,
         tolerance: float = 2e-3,
         progress: Progress | None = None,
+        ratio_known: bool = False,
     ) -> tuple[Image, Image]:
         """Images s and r, (X, Y, Z) float32, of data of this scan.
 
@@ -512,6 +513,8 @@ class JointSolver:
             At most so many rounds; done when one changes s, and the effect of r on it, by less than this part.
         progress
             Called after each round.
+        ratio_known
+            Keep r as it is.
         """
         variation, prior, weight = self._variation, self._prior, self.weight
 
@@ -528,7 +531,7 @@ class JointSolver:
         for number in range(rounds):
             near = data.near(ahead, ahead_r, residuals, stiffness)
             new_s = fista(near.by_image(ahead_r), proximal, _IMAGE_STEPS, 0.0, ahead)
-            new_r = prior.step(ahead_r, new_s, *near.by_ratio(new_s, ahead_r))
+            new_r = r if ratio_known else prior.step(ahead_r, new_s, *near.by_ratio(new_s, ahead_r))
             momentum = np.float32(age / (age + _MOMENTUM))
             further = new_s + momentum * (new_s - s)
             further_r = np.clip(new_r + momentum * (new_r - r), *data.bounds)

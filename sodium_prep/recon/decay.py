@@ -80,7 +80,8 @@ def reconstruct_decay(
     smooth phase that the echo has gained.
 
     Noise is measured as that of the other methods with a prior: two samples of it are put on what the image found
-    would have given, and go the same way from there. What a point becomes is measured on the data of the scan.
+    would have given, and go the same way from there. What a point becomes is measured on the data of the scan,
+    with r as its tissue has it.
 
     Parameters
     ----------
@@ -126,16 +127,8 @@ def reconstruct_decay(
 
     psf = {}
     if options.relaxations:
-        still = solver(data, found)
         contrast = float(np.percentile(gridded.first, CONTRAST_PERCENTILE))
-        points, objects = points_in(images.image)
-        for number, (tissue, relaxation) in enumerate(options.relaxations.items()):
-            tell("point spread function", number, len(options.relaxations))
-            added = data.of_object(objects, partial(t2star_factor, relaxation=relaxation))
-            amplitude = np.float32(contrast / data.gridded_of(added)[0][tuple(points.T)].mean())
-            both = [own + amplitude * more for own, more in zip(data.right, added, strict=True)]
-            changed = data.at_excitation(*solver(data.having(both), still)) - data.at_excitation(*still)
-            psf[tissue] = mean_response(changed / amplitude, points)
+        psf = _point_responses(solver, found, options, contrast, tell)
     scan = Reconstruction(
         image=images.image,
         magnitude=gridded.magnitude,
@@ -209,6 +202,37 @@ def _gridded(ordered: Sequence[RawData], workers: int, tell: Progress) -> _Gridd
         echoes.append(Echo(channels, line, raw.echo_time_s or 0.0, turned))
     real = np.ascontiguousarray(first.real, dtype=np.float32)
     return _Gridded(echoes, real, np.abs(first).astype(np.float32), noise, roots)
+
+
+def _point_responses(
+    solver: JointSolver, found: tuple[Image, Image], options: Options, contrast: float, tell: Progress
+) -> dict[str, NDArray[np.float64]]:
+    """What becomes of a point of each tissue, where r is known.
+
+    A point has the r that its tissue has as a whole, one exponential through the echoes. An r that it had a part in
+    would answer over the whole of its neighbourhood and change what is there already, which is no blur of the point.
+    """
+    data = solver.data
+    still, ratio = solver(data, found, ratio_known=True)
+    points, objects = points_in(data.at_excitation(still, ratio))
+    before = data.clean(still, ratio)
+    ends = np.asarray([min(data.echo_times_s), max(data.echo_times_s)])
+    psf = {}
+    for number, (tissue, relaxation) in enumerate(options.relaxations.items()):
+        tell("point spread function", number, len(options.relaxations))
+        first, last = t2star_factor(ends, relaxation)
+        own = np.float32((last / first) ** (data.scale_s / np.ptp(ends)))
+        moved = np.where(objects > 0.0, np.clip(own, *data.bounds), ratio).astype(np.float32)
+        added = data.of_object(objects, partial(t2star_factor, relaxation=relaxation))
+        amplitude = np.float32(contrast / data.gridded_of(added)[0][tuple(points.T)].mean())
+        # The image itself solves the data of its own r with what it left of the data that there are.
+        right = [
+            y + with_own - with_old + amplitude * more
+            for y, with_own, with_old, more in zip(data.right, data.clean(still, moved), before, added, strict=True)
+        ]
+        changed, _ = solver(data.having(right), (still, moved), ratio_known=True)
+        psf[tissue] = mean_response((data.at_excitation(changed - still, moved)) / amplitude, points)
+    return psf
 
 
 def _same(one: Trajectory, other: Trajectory) -> bool:
