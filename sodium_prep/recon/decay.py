@@ -21,9 +21,9 @@ from sodium_prep.recon.gridding import grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import trajectory_noise_spectrum
 from sodium_prep.recon.options import STRENGTH, Image, Options, Progress, check
 from sodium_prep.recon.raw_data import RawData
-from sodium_prep.recon.reconstruct import CONTRAST_PERCENTILE, Reconstruction
+from sodium_prep.recon.reconstruct import CONTRAST_PERCENTILE, Reconstruction, check_radial_steps
 from sodium_prep.recon.replicas import SMOOTHING, ReplicaNoise, passed_noise
-from sodium_prep.recon.response import mean_response, points_in
+from sodium_prep.recon.response import REACH, mean_response, points_in
 from sodium_prep.recon.trajectory import Trajectory
 
 _ONE_GRID: Final = 1e-3
@@ -146,7 +146,7 @@ def reconstruct_decay(
         psf_voxel_mm=raw.voxel_mm,
         strength=strength,
     )
-    spread = _t2star_sd(images.ratio, [r for _, r in changes], np.isfinite(images.t2star_s), data.scale_s)
+    spread = _t2star_sd(*found, [r for _, r in changes], np.isfinite(images.t2star_s), data.scale_s)
     return DecayReconstruction(scan, images.t2star_s, spread, images.clipped, data.scale_s)
 
 
@@ -158,6 +158,7 @@ def _ordered(echoes: Sequence[RawData]) -> list[RawData]:
     for echo in echoes:
         if echo.echo_time_s is None:
             raise InputError(echo.source, "has an echo of unknown time", "State its echo time in the file")
+        check_radial_steps(echo)
     ordered = sorted(echoes, key=lambda echo: echo.echo_time_s or 0.0)
     first = ordered[0]
     for before, echo in pairwise(ordered):
@@ -207,31 +208,31 @@ def _gridded(ordered: Sequence[RawData], workers: int, tell: Progress) -> _Gridd
 def _point_responses(
     solver: JointSolver, found: tuple[Image, Image], options: Options, contrast: float, tell: Progress
 ) -> dict[str, NDArray[np.float64]]:
-    """What becomes of a point of each tissue, where r is known.
+    """What becomes of a point of each tissue, within tissue of its kind.
 
-    A point has the r that its tissue has as a whole, one exponential through the echoes. An r that it had a part in
-    would answer over the whole of its neighbourhood and change what is there already, which is no blur of the point.
+    r is known, and everywhere that of the tissue, one exponential through the echoes. An r that the point had a part in
+    would answer over a wide neighbourhood and change what is there already, which is no blur of the point. The sum of
+    the response is then what one exponential makes of two: 1 for tissue that decays with one time constant.
     """
     data = solver.data
-    still, ratio = solver(data, found, ratio_known=True)
-    points, objects = points_in(data.at_excitation(still, ratio))
-    before = data.clean(still, ratio)
+    image, ratio = found
+    reach = min(REACH, (min(data.shape) - 1) // 2)
+    points, objects = points_in(data.at_excitation(image, ratio), reach)
+    left = [y - own for y, own in zip(data.right, data.clean(image, ratio), strict=True)]
     ends = np.asarray([min(data.echo_times_s), max(data.echo_times_s)])
     psf = {}
     for number, (tissue, relaxation) in enumerate(options.relaxations.items()):
         tell("point spread function", number, len(options.relaxations))
         first, last = t2star_factor(ends, relaxation)
-        own = np.float32((last / first) ** (data.scale_s / np.ptp(ends)))
-        moved = np.where(objects > 0.0, np.clip(own, *data.bounds), ratio).astype(np.float32)
+        own = np.clip((last / first) ** (data.scale_s / np.ptp(ends)), *data.bounds)
+        start = image, np.full_like(ratio, own)
         added = data.of_object(objects, partial(t2star_factor, relaxation=relaxation))
         amplitude = np.float32(contrast / data.gridded_of(added)[0][tuple(points.T)].mean())
-        # The image itself solves the data of its own r with what it left of the data that there are.
-        right = [
-            y + with_own - with_old + amplitude * more
-            for y, with_own, with_old, more in zip(data.right, data.clean(still, moved), before, added, strict=True)
-        ]
-        changed, _ = solver(data.having(right), (still, moved), ratio_known=True)
-        psf[tissue] = mean_response((data.at_excitation(changed - still, moved)) / amplitude, points)
+        right = [y + more for y, more in zip(data.clean(*start), left, strict=True)]
+        still, _ = solver(data.having(right), start, ratio_known=True)
+        right = [y + amplitude * more for y, more in zip(right, added, strict=True)]
+        moved, _ = solver(data.having(right), start, ratio_known=True)
+        psf[tissue] = mean_response(data.at_excitation(moved - still, start[1]) / amplitude, points, reach)
     return psf
 
 
@@ -259,12 +260,12 @@ def _image_noise(
     return passed_noise(before, passed, np.sqrt(total), psd, voxel_mm)
 
 
-def _t2star_sd(ratio: Image, changes: Sequence[Image], told: NDArray[np.bool_], scale_s: float) -> Image:
+def _t2star_sd(image: Image, ratio: Image, changes: Sequence[Image], told: NDArray[np.bool_], scale_s: float) -> Image:
     """Standard error of T2* by what noise made of r, as the mean square over the neighbours that have a T2*."""
-    square = np.mean(np.square(changes), axis=0)
-    # Relative to T2*, which differs more between tissues: d T2* / T2* = T2* / scale dr / r.
-    share = np.divide(square, np.square(ratio * np.log(ratio)), out=np.zeros_like(ratio), where=told)
-    near = [ndimage.gaussian_filter(v, SMOOTHING, mode="nearest") for v in (share, told.astype(np.float32))]
+    # Times the signal, which r is the less sure the fainter it is: that differs little between tissues.
+    square = np.where(told, np.mean(np.square(changes), axis=0) * image**2, 0.0)
+    near, share = (ndimage.gaussian_filter(v, SMOOTHING, mode="nearest") for v in (square, told.astype(np.float32)))
     out = np.full(ratio.shape, np.nan, np.float32)
-    out[told] = -scale_s / np.log(ratio[told]) * np.sqrt(near[0][told] / near[1][told])
+    r = ratio[told]
+    out[told] = scale_s / (r * np.log(r) ** 2) * np.sqrt(near[told] / share[told]) / image[told]
     return out

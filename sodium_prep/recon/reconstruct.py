@@ -90,7 +90,8 @@ class Reconstruction:
         return out
 
 
-def _check_radial_steps(raw: RawData) -> None:
+def check_radial_steps(raw: RawData) -> None:
+    """Raise InputError if samples along a spoke lie too far apart for the field of view."""
     field_mm = min(raw.field_of_view_mm)
     alias_free = raw.trajectory.alias_free_mm
     if alias_free < _MIN_ALIAS_FREE * field_mm:
@@ -125,7 +126,7 @@ def reconstruct(raw: RawData, options: Options | None = None, progress: Progress
     if options.method == "agrdm":
         raise ValueError("agrdm takes several echoes, with reconstruct_decay")
     check(options, raw.shape)
-    _check_radial_steps(raw)
+    check_radial_steps(raw)
     tell = progress or (lambda _what, _number, _of: None)
     # Concentrations come of gridding, so nothing of it is given away there.
     channels = whitened(raw) if options.method == "gridding" else virtual_channels(raw)
