@@ -4,8 +4,9 @@ Usage: OMP_NUM_THREADS=1 python -m benchmarks.agrdm FOLDER [--coils 1 8] [--real
 
 The head, trajectory, grid, coils and noise of :mod:`benchmarks._recon_problem`, at echo times of 0.5 and 5 ms, with one
 time constant in each tissue, and once with 60 % of 3 ms and 40 % of 20 ms in gray and white matter. FOLDER keeps the
-k-space between runs. Figures are means over realisations of the noise. The bias of the image is counted against directional total variation with the same weight on the
-same noise and a head that does not decay, so that what the prior and the resolution do is not taken for decay.
+k-space between runs. Figures are means over realisations of the noise. The bias of the image is counted against
+directional total variation with the same weight on the same noise and a head that does not decay, so that what the
+prior and the resolution do is not taken for decay.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def make(folder, number):
             times_s = time_s + trajectory.time_s
             around = course(kind, by_name[ellipsoid.inside], times_s) if ellipsoid.inside else 0.0
             courses.append(course(kind, ellipsoid, times_s) - around)
-        for first in range(0, trajectory.n_spokes, 500):
+        for first in range(0, trajectory.n_readouts, 500):
             part = slice(first, first + 500)
             transform = ellipsoid_transform(ellipsoid, trajectory.k_per_mm[part] - waves()[0][number])
             for total, own in zip(totals, courses, strict=True):
@@ -95,7 +96,7 @@ def make(folder, number):
         np.save(wave_file(folder, scan, number), total)
 
 
-def echoes_of(folder, kind, n_coils, sigma, seed):
+def echoes_of(folder, kind, n_coils, sigma, seed=0):
     """Both echoes as the coils see them, and the receive profile that stays in the image."""
     shifts, shares = waves()
     share = shares[n_coils].astype(np.complex64)

@@ -7,8 +7,8 @@ the image. Here the decay is a short sum of courses in time, all coils take part
 The model holds one T2* in each voxel. Tissue whose sodium decays with two time constants gets an apparent one between
 them, which cannot describe the fast loss before the first echo, so the image stays low by a part of it: with 60 % of
 3 ms and 40 % of 20 ms, echoes at 0.5 and 5 ms and a readout of 10 ms, T2* is 6 ms and the image 2 % low in white matter
-(11 % without the model), 3 to 4 % in structures of the size of the hippocampus. The T2* of single voxels is noisy: take
-medians of regions. A lesion that only sodium shows loses signal to the prior, and its T2* comes out too long.
+(11 % without the model). The T2* of single voxels is noisy: take medians of regions. A lesion that only sodium shows
+loses a few percent to the prior.
 """
 
 from __future__ import annotations

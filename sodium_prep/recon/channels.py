@@ -46,7 +46,7 @@ def whitened(raw: RawData) -> Channels:
     InputError
         If channels are dead or copies of each other.
     """
-    covariance = coils.noise_covariance(noise_samples(raw))
+    covariance = coils.noise_covariance(_noise(raw))
     sigma = float(np.sqrt(np.trace(covariance).real / len(covariance)))
     if len(covariance) == 1 or sigma == 0.0:
         return Channels(raw.kspace, np.eye(len(covariance), dtype=np.complex64), sigma)
@@ -67,11 +67,10 @@ def virtual_channels(raw: RawData) -> Channels:
     white = whitened(raw)
     if len(white) == 1 or white.sigma == 0.0:
         return white
-    n = noise_samples(raw).shape[1]
-    matrix = coils.compression(white, white.sigma, raw.trajectory, raw.shape, raw.voxel_mm, noise_samples=n)
+    noise_samples = _noise(raw).shape[1]
+    matrix = coils.compression(white, white.sigma, raw.trajectory, raw.shape, raw.voxel_mm, noise_samples=noise_samples)
     return Channels(raw.kspace, matrix @ white.matrix, white.sigma)
 
 
-def noise_samples(raw: RawData) -> NDArray[np.complex64]:
-    """(coils, n) samples without signal: the noise scan, or the outer ends of the readouts."""
+def _noise(raw: RawData) -> NDArray[np.complex64]:
     return coils.readout_tail_noise(raw.kspace) if raw.noise is None else raw.noise

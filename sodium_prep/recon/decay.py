@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, Final
@@ -16,7 +16,7 @@ from sodium_prep.errors import InputError
 from sodium_prep.physics.signal import t2star_factor
 from sodium_prep.recon import coils
 from sodium_prep.recon.agrdm import DecayData, Echo, JointSolver
-from sodium_prep.recon.channels import Channels, noise_samples, virtual_channels
+from sodium_prep.recon.channels import virtual_channels, whitened
 from sodium_prep.recon.gridding import grid_image, gridding_noise_sd
 from sodium_prep.recon.noise import trajectory_noise_spectrum
 from sodium_prep.recon.options import STRENGTH, Image, Options, Progress, check
@@ -68,7 +68,8 @@ class _Gridded:
     first: Image = field(repr=False)
     magnitude: Image = field(repr=False)
     noise: list[ReplicaNoise] = field(repr=False)
-    roots: list[NDArray[np.complexfloating[Any]]]
+    roots: list[NDArray[Any]]
+    n_coils: int
 
 
 def reconstruct_decay(
@@ -137,7 +138,7 @@ def reconstruct_decay(
         affine=raw.affine,
         voxel_mm=raw.voxel_mm,
         kspace_filter="none",
-        n_coils=len(raw.kspace),
+        n_coils=gridded.n_coils,
         noise_from_scan=all(echo.noise is not None for echo in ordered),
         alias_free_mm=min(echo.trajectory.alias_free_mm for echo in ordered),
         sensitivities=gridded.echoes[0].sensitivities,
@@ -165,9 +166,6 @@ def _ordered(echoes: Sequence[RawData]) -> list[RawData]:
         if echo.echo_time_s == before.echo_time_s:
             what = f"has the echo time of another echo, {1e3 * (echo.echo_time_s or 0.0):g} ms"
             raise InputError(echo.source, what, "Average the two, or state the time of each")
-        if len(echo.kspace) != len(first.kspace):
-            what = f"has {len(echo.kspace)} channels, and the first echo {len(first.kspace)}"
-            raise InputError(echo.source, what, "Give echoes of the same receive coils")
         near = _ONE_GRID * min(first.voxel_mm)
         if echo.shape != first.shape or not np.allclose(echo.affine, first.affine, rtol=0.0, atol=near):
             raise InputError(echo.source, "lies on another grid than the first echo", "Give echoes of one protocol")
@@ -183,12 +181,17 @@ def _gridded(ordered: Sequence[RawData], workers: int, tell: Progress) -> _Gridd
     for number, raw in enumerate(ordered):
         tell("gridding", number, len(ordered))
         line = next((e.trajectory for e in echoes if _same(e.trajectory, raw.trajectory)), raw.trajectory)
-        covariance = virtual.matrix @ coils.noise_covariance(noise_samples(raw)) @ virtual.matrix.conj().T
+        white = whitened(raw)
+        if len(white) != virtual.matrix.shape[1]:
+            what = f"has {len(white)} channels, and the first echo {virtual.matrix.shape[1]}"
+            raise InputError(raw.source, what, "Give echoes of the same receive coils")
+        half = white.sigma * virtual.matrix @ np.linalg.inv(white.matrix.astype(complex))
+        covariance = half @ half.conj().T
         sigma = float(np.sqrt(np.trace(covariance).real / len(covariance)))
         if sigma == 0.0:
             raise InputError(raw.source, "has no noise, which the strength of a prior is counted in", "Choose gridding")
         roots.append(np.linalg.cholesky(covariance))
-        channels = Channels(raw.kspace, virtual.matrix, sigma)
+        channels = replace(white, matrix=virtual.matrix, sigma=sigma)
         images = grid_image(channels, line, raw.shape, raw.voxel_mm, workers=workers)
         sd = gridding_noise_sd(sigma, line)
         psd = trajectory_noise_spectrum(raw.shape, raw.voxel_mm, line)
@@ -202,7 +205,7 @@ def _gridded(ordered: Sequence[RawData], workers: int, tell: Progress) -> _Gridd
         noise.append(ReplicaNoise(np.full(raw.shape, sd, np.float32), psd))
         echoes.append(Echo(channels, line, raw.echo_time_s or 0.0, turned))
     real = np.ascontiguousarray(first.real, dtype=np.float32)
-    return _Gridded(echoes, real, np.abs(first).astype(np.float32), noise, roots)
+    return _Gridded(echoes, real, np.abs(first).astype(np.float32), noise, roots, virtual.matrix.shape[1])
 
 
 def _point_responses(

@@ -91,7 +91,7 @@ class Reconstruction:
 
 
 def check_radial_steps(raw: RawData) -> None:
-    """Raise InputError if samples along a spoke lie too far apart for the field of view."""
+    """Raise InputError if the samples along a readout lie too far apart for the field of view."""
     field_mm = min(raw.field_of_view_mm)
     alias_free = raw.trajectory.alias_free_mm
     if alias_free < _MIN_ALIAS_FREE * field_mm:

@@ -23,7 +23,7 @@ def small():
     echoes = []
     for time_s, line in ((0.0005, one), (0.012, other), (0.005, one)):
         maps = complex_noise(rng, (2, *SHAPE))
-        kspace = 1e5 * complex_noise(rng, (2, line.n_spokes, line.n_samples))
+        kspace = 1e5 * complex_noise(rng, (2, line.n_readouts, line.n_samples))
         echoes.append(Echo(kspace.astype(np.complex64), line, time_s, maps.astype(np.complex64)))
     image, ratio = rng.uniform(20.0, 60.0, SHAPE), rng.uniform(0.2, 0.95, SHAPE)
     return echoes, image.astype(np.float32), ratio.astype(np.float32)
