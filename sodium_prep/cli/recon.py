@@ -38,20 +38,26 @@ def reconstruct_file(args: argparse.Namespace) -> int:
     _check_options(args)
     sidecar = sidecar_from_files(args.sidecar, args.protocol) if args.sidecar or args.protocol else None
     description = sidecar.raw_description() if sidecar else None
-    raws = read_raw(args.kspace, description, average=not args.motion_blocks)
+    raws = [raw for path in args.kspace for raw in read_raw(path, description, average=not args.motion_blocks)]
+    given = sidecar.relaxation_given() if sidecar else {}
     if args.method == JOINT:
+        first = raws[0]
+        field_t = sidecar.field_strength_t if sidecar else first.field_strength_t
+        options = Options(
+            method=JOINT,
+            strength=args.strength,
+            guide=_guide(args, first) if args.t1w else None,
+            relaxations=_relaxations(first.echo_time_s, field_t, given),
+            seed=args.seed,
+            workers=args.threads,
+        )
         with _progress() as told:
-            options = Options(
-                method=JOINT,
-                strength=args.strength,
-                guide=_guide(args, raws[0]) if args.t1w else None,
-                seed=args.seed,
-                workers=args.threads,
-            )
             found = reconstruct_decay(raws, options, told)
-        return _tell(_write_decay(args.out, found, raws))
+        _tell_of_points(options)
+        times = sorted(raw.echo_time_s or 0.0 for raw in raws)
+        return _tell(_write(args.out, found.scan, raws, times, decay=found))
     if not 1 <= args.echo <= len(raws):
-        raise InputError(args.kspace, f"holds {len(raws)} echoes, not {args.echo}", "Give --echo within them")
+        raise InputError(args.kspace[0], f"holds {len(raws)} echoes, not {args.echo}", "Give --echo within them")
     raw = raws[args.echo - 1]
     echo_time_s, field_t = raw.echo_time_s, raw.field_strength_t
     if sidecar is not None:
@@ -66,7 +72,7 @@ def reconstruct_file(args: argparse.Namespace) -> int:
             kspace_filter=args.filter,
             strength=args.strength,
             guide=_guide(args, raw) if args.t1w else None,
-            relaxations=_relaxations(echo_time_s, field_t, sidecar.relaxation_given() if sidecar else {}),
+            relaxations=_relaxations(echo_time_s, field_t, given),
             echo_time_s=echo_time_s or 0.0,
             off_resonance_hz=_field_map(args, raw) if args.field_map else None,
             seed=args.seed,
@@ -75,9 +81,13 @@ def reconstruct_file(args: argparse.Namespace) -> int:
         result = reconstruct(raw, options, told)
     for note in motion.notes if motion else ():
         print(note, file=sys.stderr)
+    _tell_of_points(options)
+    return _tell(_write(args.out, result, [raw], echo_time_s, motion))
+
+
+def _tell_of_points(options: Options) -> None:
     if not options.relaxations:
         print("no point spread function: echo time or field strength are not known; give --sidecar", file=sys.stderr)
-    return _tell(_write(args.out, result, raw, echo_time_s, motion))
 
 
 def _tell(written: list[Path]) -> int:
@@ -99,7 +109,10 @@ def _check_options(args: argparse.Namespace) -> None:
     guided, joint = args.method in GUIDED_METHODS, args.method == JOINT
     if guided and args.t1w is None:
         raise UsageError("--method", f"{args.method} needs an anatomical image", "Give --t1w")
+    if len(args.kspace) > 1 and not joint:
+        raise UsageError(args.kspace[1], f"is a second file, but {args.method} takes one", "Give one")
     for option, value, sense in (
+        ("--sidecar", args.sidecar, len(args.kspace) == 1),
         ("--t1w", args.t1w, guided or joint),
         ("--transform", args.transform, args.t1w is not None),
         ("--field-map", args.field_map, not joint),
@@ -108,7 +121,8 @@ def _check_options(args: argparse.Namespace) -> None:
         ("--filter", None if args.filter == "none" else args.filter, args.method == "gridding"),
     ):
         if value is not None and not sense:
-            raise UsageError(option, f"has no meaning for {args.method}", "Leave it out")
+            what = "several files" if option == "--sidecar" else args.method
+            raise UsageError(option, f"has no meaning for {what}", "Leave it out")
     if args.strength is not None and not args.strength > 0.0:
         raise UsageError("--strength", f"is {args.strength:g}", "Give a positive number")
     for option, number, least in (("--threads", args.threads, 1), ("--motion-blocks", args.motion_blocks, 0)):
@@ -147,34 +161,15 @@ def _progress() -> Iterator[Progress]:
         yield tell
 
 
-def _write_decay(out: Path, found: DecayReconstruction, raws: Sequence[RawData]) -> list[Path]:
-    """Image before decay, T2* map, picture and sidecars."""
-    stem, first = out.name.removesuffix(".nii.gz"), raws[0]
-    t2star = out.with_name(f"{stem}_T2starmap.nii.gz")
-    title = f"{Path(first.source).name}: {JOINT}, at the centre of the excitation"
-    picture = quicklook(found.scan.image, first.affine, title, "signal per mm³")
-    common = {
-        "ResonantNucleus": "23Na",
-        "EchoTime": [raw.echo_time_s for raw in raws],
-        "Sources": [Path(first.source).name],
-        "GeneratedBy": [{"Name": "sodium_prep", "Version": __version__}],
-        "Reconstruction": {"Method": JOINT},
-    }
-    text = "Sodium image at the centre of the excitation, before any decay, receive profile not removed"
-    told = "T2* with one exponential; NaN at the level of the noise and beyond the times that the echoes tell"
-    return [
-        write_nifti(out, found.scan.image, first.affine),
-        write_nifti(t2star, found.t2star_s, first.affine),
-        write_bytes(out.with_name(f"{stem}.png"), lambda stream: stream.write(picture)),
-        write_json(json_beside(t2star), {"Description": told, "Units": "s", **common}),
-        write_json(json_beside(out), {"Description": text, "Units": "arbitrary", **common}),
-    ]
-
-
 def _write(
-    out: Path, result: Reconstruction, raw: RawData, echo_time_s: float | None, motion: MotionReport | None
+    out: Path,
+    result: Reconstruction,
+    raws: Sequence[RawData],
+    echo_time_s: float | Sequence[float] | None,
+    motion: MotionReport | None = None,
+    decay: DecayReconstruction | None = None,
 ) -> list[Path]:
-    """Image, noise, point spread functions, picture and sidecar; the sidecar last."""
+    """Image, noise, point spread functions, T2* map, picture and sidecar; the sidecar of the image last."""
     stem = out.name.removesuffix(".nii.gz")
     written = [
         write_nifti(out, result.image, result.affine),
@@ -186,16 +181,18 @@ def _write(
         widths[tissue] = measured_psf(point, result.psf_voxel_mm, written[-1], own=result.method != "gridding").fwhm_mm
     noise = float(np.median(result.noise_sd))
     brightness = float(np.median(result.image[result.image > 0.3 * np.percentile(result.image, 99.0)]))
-    title = f"{Path(raw.source).name}: {result.method}, signal / noise {brightness / noise:.0f}"
+    sources = list(dict.fromkeys(Path(raw.source).name for raw in raws))
+    title = f"{sources[0]}: {result.method}, signal / noise {brightness / noise:.0f}"
     picture = quicklook(result.image, result.affine, title, "signal per mm³")
     written.append(write_bytes(out.with_name(f"{stem}.png"), lambda stream: stream.write(picture)))
+    when = ", at the centre of the excitation, before any decay" if decay else ""
     content = {
-        "Description": "Sodium image reconstructed from k-space, receive profile not removed",
+        "Description": f"Sodium image reconstructed from k-space{when}, receive profile not removed",
         "Units": "arbitrary",
         "ResonantNucleus": "23Na",
         "EchoTime": echo_time_s,
-        "MagneticFieldStrength": raw.field_strength_t,
-        "Sources": [Path(raw.source).name],
+        "MagneticFieldStrength": raws[0].field_strength_t,
+        "Sources": sources,
         "GeneratedBy": [{"Name": "sodium_prep", "Version": __version__}],
         "Reconstruction": {
             "Method": result.method,
@@ -210,6 +207,14 @@ def _write(
             "PointSpreadFunctionFWHM": widths,
         },
     }
+    if decay:
+        told = "T2* with one exponential; NaN at the level of the noise and beyond the times that the echoes tell"
+        for name, values, text in (
+            ("T2starmap", decay.t2star_s, told),
+            ("stat-stderr_T2starmap", decay.t2star_sd_s, "Standard error of T2* by noise"),
+        ):
+            path = write_nifti(out.with_name(f"{stem}_{name}.nii.gz"), values, result.affine)
+            written += [path, write_json(json_beside(path), content | {"Description": text, "Units": "s"})]
     written.append(write_json(json_beside(out), content))
     return written
 

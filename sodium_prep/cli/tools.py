@@ -81,9 +81,15 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _add_recon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    recon = commands.add_parser("recon", help="reconstruct one file of raw data")
+    recon = commands.add_parser("recon", help="reconstruct a file of raw data, or several of its echoes")
     add = recon.add_argument
-    add("kspace", type=Path, help="ISMRMRD (.h5, .mrd), Siemens twix (.dat) or exchange format (.npz, .h5)")
+    add(
+        "kspace",
+        type=Path,
+        nargs="+",
+        help="ISMRMRD (.h5, .mrd), Siemens twix (.dat) or exchange format (.npz, .h5); with agrdm also "
+        "one for each echo",
+    )
     add(
         "out",
         type=Path,

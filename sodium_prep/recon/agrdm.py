@@ -7,14 +7,14 @@ the image. Here the decay is a short sum of courses in time, all coils take part
 The model holds one T2* in each voxel. Tissue whose sodium decays with two time constants gets an apparent one between
 them, which cannot describe the fast loss before the first echo, so the image stays low by a part of it: with 60 % of
 3 ms and 40 % of 20 ms, echoes at 0.5 and 5 ms and a readout of 10 ms, T2* is 6 ms and the image 2 % low in white matter
-(11 % without the model), 3 to 4 % in structures of the size of the hippocampus. The T2* of single voxels is noisy: take
-medians of regions. A lesion that only sodium shows loses signal to the prior, and its T2* comes out too long.
+(11 % without the model). The T2* of single voxels is noisy: take medians of regions. A lesion that only sodium shows
+loses a few percent to the prior.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
@@ -28,6 +28,7 @@ from sodium_prep.recon.conjugate_gradients import conjugate_gradients
 from sodium_prep.recon.encoding import Encoding, LeastSquares
 from sodium_prep.recon.fista import Image, Progress, fista
 from sodium_prep.recon.nufft import Nufft
+from sodium_prep.recon.threads import in_order
 from sodium_prep.recon.time_courses import TimeBasis, decay_basis
 from sodium_prep.recon.toeplitz import Toeplitz
 from sodium_prep.recon.trajectory import Trajectory
@@ -43,6 +44,10 @@ _IMAGE_STEPS: Final = 10
 _RATIO_STEPS: Final = 8
 """In each unknown between two looks at the data."""
 _FIRST_STEPS: Final = 30
+ROUNDS: Final = 8
+"""Of looks at the data, at most: thin layers go on rising for some tens of rounds, all else stays as it is."""
+_MOMENTUM: Final = 3
+"""The larger, the slower the momentum of the rounds grows."""
 _EXACT: Final = 1e-3
 _MEAN_ROUGHNESS: Final = 6.0
 """Diagonal of the second derivatives of the roughness."""
@@ -61,7 +66,7 @@ class Echo:
     Attributes
     ----------
     kspace
-        (coils, readouts, samples) complex64; noise white and the same in all coils and echoes.
+        (readouts, samples) complex64 of every coil; noise white and the same in all coils.
     trajectory
         Echoes that share the object share what is computed from it.
     echo_time_s
@@ -70,36 +75,10 @@ class Echo:
         (coils, X, Y, Z) complex64 of unit norm over the coils, with the phase of this echo.
     """
 
-    kspace: NDArray[np.complex64] = field(repr=False)
+    kspace: Iterable[NDArray[np.complex64]] = field(repr=False)
     trajectory: Trajectory = field(repr=False)
     echo_time_s: float
     sensitivities: NDArray[np.complex64] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class DecayImages:
-    """Image and decay.
-
-    Attributes
-    ----------
-    image
-        (X, Y, Z) float32, signal per mm^3 at the centre of the excitation, before any decay.
-    t2star_s
-        (X, Y, Z) float32, seconds; NaN where the image is at the level of the noise or ``clipped`` is not 0.
-    ratio
-        (X, Y, Z) float32, ``exp(-scale_s / T2*)``.
-    clipped
-        (X, Y, Z) int8: 1 where T2* is too long to be told from no decay (above 100 ``scale_s``), -1 where it is too
-        short (below 0.4 ``scale_s``).
-    scale_s
-        Mean distance between the echoes.
-    """
-
-    image: Image
-    t2star_s: Image
-    ratio: Image
-    clipped: NDArray[np.int8]
-    scale_s: float
 
 
 @dataclass(frozen=True)
@@ -113,11 +92,23 @@ class _Path:
     of the radius up to the largest.
     """
 
+    trajectory: Trajectory
     basis: TimeBasis
     with_slopes: TimeBasis
     operator: Toeplitz
     nufft: Nufft
     on_grid: Images
+
+    def gathered(
+        self, kspace: Iterable[NDArray[np.complex64]], sensitivities: NDArray[np.complex64]
+    ) -> NDArray[np.complex64]:
+        """``S^H A^H (w u_l y)`` of every course, (L, X, Y, Z)."""
+        out = np.zeros((len(self.basis.courses), *self.operator.shape), np.complex64)
+        weights = [(self.trajectory.weights_mm3 * course).astype(np.float32) for course in self.basis.courses]
+        for samples, sensitivity in zip(kspace, sensitivities, strict=True):
+            for image, weight in zip(out, weights, strict=True):
+                image += sensitivity.conj() * self.nufft.adjoint((samples * weight).ravel())
+        return out
 
     def seen_by(self, sensitivity: NDArray[np.complex64], images: Images) -> Images:
         """Images (L, X, Y, Z) through the exact operator of one coil."""
@@ -149,6 +140,7 @@ def _path(trajectory: Trajectory, shape: Shape, voxel_mm: Voxel, scale_s: float,
     when = np.interp(distance, radii[passed] / counts[passed], times[passed] / counts[passed])
     lift = np.sqrt(np.maximum(1.0, largest * np.minimum(distance, 1.0) ** 2))
     return _Path(
+        trajectory,
         basis,
         replace(basis, coefficients=both),
         Toeplitz(k, weights, shape, voxel_mm, basis.courses),
@@ -158,12 +150,16 @@ def _path(trajectory: Trajectory, shape: Shape, voxel_mm: Voxel, scale_s: float,
 
 
 class DecayData:
-    """``1/2 sum_ecj w_j |A_ec(x, r)_j - y_ecj|^2`` up to a constant, for real images x and r.
+    """``1/2 sum_ecj w_j |A_ec(s, r)_j - y_ecj|^2`` up to a constant, for real images s and r.
 
-    ``A_ec(x, r)_j = dV sum_s S_ec(s) x(s) r(s)^((TE_e + t_j) / scale) exp(-2 pi i k_j . s)``, with the decay during the
-    readout as ``r^(t / scale) = sum_l u_l(t) c_l(r)``. The samples enter once, as ``Re S^H A^H (w u_l y)``; after that
-    an evaluation is one :class:`~sodium_prep.recon.toeplitz.Toeplitz` product for every echo and coil. Echoes with the
-    same trajectory share its kernels, as what they differ in, ``r^(TE_e / scale)``, is a factor in space.
+    ``A_ec(s, r)_j = dV sum_q S_ec(q) s(q) r(q)^((TE_e + t_j - centre) / scale) exp(-2 pi i k_j . q)``, with the decay
+    during the readout as ``r^(t / scale) = sum_l u_l(t) c_l(r)``. The samples enter once, as ``Re S^H A^H (w u_l y)``;
+    after that an evaluation is one :class:`~sodium_prep.recon.toeplitz.Toeplitz` product for every echo and coil.
+    Echoes with the same trajectory share its kernels, as what they differ in is a factor in space.
+
+    s is the image at the centre of the echoes and not at that of the excitation, ``x = s r^(-centre / scale)``: the
+    data tell s and r independently of each other, x and r they do not. A prior that flattens x would have r make up
+    for it, and take twice as much from a lesion, at a T2* that is too long by a third.
 
     Parameters
     ----------
@@ -182,10 +178,12 @@ class DecayData:
         Of the echoes, in their order.
     scale_s
         Mean distance between the echoes: the time over which r is counted.
+    centre_s
+        Mean of the echo times, weighted by the energy of the echoes.
     bounds
         Least and largest r.
-    gridded
-        (X, Y, Z) of each echo, its phase removed.
+    right
+        Of each echo ``Re S^H A^H (w u_l y)``, (L, X, Y, Z) float32: the data.
     """
 
     def __init__(self, echoes: Sequence[Echo], voxel_mm: Voxel, rank: int = 4, workers: int = 1) -> None:
@@ -200,27 +198,23 @@ class DecayData:
         self.workers = workers
         self.echo_times_s = [echo.echo_time_s for echo in echoes]
         self.scale_s = (times[-1] - times[0]) / (len(times) - 1)
-        self.gridded: list[Image] = []
-        self._delays = [time_s / self.scale_s for time_s in self.echo_times_s]
         self._sensitivities = [echo.sensitivities for echo in echoes]
         self._paths: list[_Path] = []
-        self._right: list[Images] = []
+        self.right: list[Images] = []
         made: dict[int, _Path] = {}
         for echo in echoes:
             line = echo.trajectory
             if id(line) not in made:
                 made[id(line)] = _path(line, self.shape, voxel_mm, self.scale_s, rank)
             path = made[id(line)]
-            right = np.zeros((rank, *self.shape), np.float32)
-            for samples, sensitivity in zip(echo.kspace, echo.sensitivities, strict=True):
-                for image, course in zip(right, path.basis.courses, strict=True):
-                    weights = (line.weights_mm3 * course).astype(np.float32)
-                    image += (sensitivity.conj() * path.nufft.adjoint((samples * weights).ravel())).real
-            self._right.append(right)
+            right = np.ascontiguousarray(path.gathered(echo.kspace, echo.sensitivities).real)
+            self.right.append(right)
             self._paths.append(path)
-            self.gridded.append(np.tensordot(path.basis.at(np.ones(())), right, 1))
         ratios = self._paths[0].basis.parameters
         self.bounds = (float(ratios[0]), float(ratios[-1]))
+        gridded = self.gridded_of(self.right)
+        self.centre_s = float(np.average(self.echo_times_s, weights=[np.vdot(g, g) for g in gridded]))
+        self._delays = [(time_s - self.centre_s) / self.scale_s for time_s in self.echo_times_s]
 
     def _decays(self, ratio: Image) -> Iterator[tuple[_Path, Images, Images]]:
         """Of each echo its path, the coefficients (L, X, Y, Z) of the decay, and their derivatives by r."""
@@ -230,18 +224,73 @@ class DecayData:
             late = np.exp(np.float32(delay) * np.log(ratio))
             yield path, late * c, late * (slope + np.float32(delay) / ratio * c)
 
+    def _through(self, echo: int, signals: Images) -> Images:
+        """Coefficients (L, X, Y, Z) of the courses of an echo through its exact operator."""
+        out = np.zeros_like(signals)
+        for part in in_order(
+            partial(self._paths[echo].seen_by, images=signals), self._sensitivities[echo], self.workers
+        ):
+            out += part
+        return out
+
     def residuals(self, image: Image, ratio: Image) -> tuple[float, list[Images]]:
-        """Value at x and r, (X, Y, Z) float32 each, and its derivatives by the signal's coefficients in each echo."""
+        """Value at s and r, (X, Y, Z) float32 each, and its derivatives by the signal's coefficients in each echo."""
         value, residuals = 0.0, []
-        for echo, (path, c, _) in enumerate(self._decays(ratio)):
+        for echo, (_, c, _) in enumerate(self._decays(ratio)):
             signal = c * image
-            residual = -self._right[echo]
-            with ThreadPoolExecutor(self.workers) as pool:
-                for part in pool.map(partial(path.seen_by, images=signal), self._sensitivities[echo]):
-                    residual += part
-            value += 0.5 * float(np.sum(signal * (residual - self._right[echo]), dtype=np.float64))
+            residual = self._through(echo, signal) - self.right[echo]
+            value += 0.5 * float(np.sum(signal * (residual - self.right[echo]), dtype=np.float64))
             residuals.append(residual)
         return value, residuals
+
+    def having(self, right: list[Images]) -> DecayData:
+        """The same scan with other data, which ``right`` stands for."""
+        other = copy.copy(self)
+        other.right = right
+        return other
+
+    def clean(self, image: Image, ratio: Image) -> list[Images]:
+        """``right`` of s and r themselves."""
+        return [self._through(echo, c * image) for echo, (_, c, _) in enumerate(self._decays(ratio))]
+
+    def of_object(self, spins: Image, decay: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> list[Images]:
+        """``right`` of an object (X, Y, Z) at the centre of the excitation with any decay from there on."""
+        out = []
+        for echo, (path, time_s) in enumerate(zip(self._paths, self.echo_times_s, strict=True)):
+            course = decay(time_s + path.trajectory.time_s)
+            shares = np.linalg.lstsq(path.basis.courses.T, course, rcond=None)[0].astype(np.float32)
+            out.append(self._through(echo, shares[:, None, None, None] * spins))
+        return out
+
+    def of_noise(
+        self, roots: Sequence[NDArray[np.complexfloating[Any]]], seed: int
+    ) -> tuple[list[Images], list[Images]]:
+        """``right`` of two samples of noise, which are as good as independent.
+
+        Parameters
+        ----------
+        roots
+            Of each echo a matrix (coils, coils) whose product with its own adjoint is the covariance of the channels'
+            noise, counted per real component.
+        """
+        rng = np.random.default_rng(seed)
+        found = []
+        for path, maps, root in zip(self._paths, self._sensitivities, roots, strict=True):
+            shape = path.trajectory.k_per_mm.shape[:2]
+            draws = (rng.standard_normal((*shape, 2), dtype=np.float32).view(np.complex64)[..., 0] for _ in maps)
+            seen = np.tensordot(root.conj().T, maps, 1).astype(np.complex64)
+            found.append(path.gathered(draws, seen))
+        return [np.ascontiguousarray(f.real) for f in found], [np.ascontiguousarray(f.imag) for f in found]
+
+    def gridded_of(self, right: Sequence[Images]) -> list[Image]:
+        """Gridded images (X, Y, Z) of the echoes."""
+        return [
+            np.tensordot(path.basis.at(np.ones(())), images, 1) for path, images in zip(self._paths, right, strict=True)
+        ]
+
+    def at_excitation(self, image: Image, ratio: Image) -> Image:
+        """The image x of s and r."""
+        return np.asarray(image * ratio ** np.float32(-self.centre_s / self.scale_s))
 
     def near(self, image: Image, ratio: Image, residuals: Sequence[Images], stiffness: float) -> NearData:
         """A function like this one without coils, and with the same value and slopes at one point.
@@ -269,7 +318,7 @@ class NearData:
     stiffness: float
 
     def by_image(self, ratio: Image) -> LeastSquares:
-        """In x, where r is known."""
+        """In s, where r is known."""
         echoes = list(self.decays(ratio))
 
         def normal(x: Image) -> Image:
@@ -281,12 +330,12 @@ class NearData:
         right = np.zeros_like(ratio)
         for lag, (_, c, _) in zip(self.lags, echoes, strict=True):
             right -= np.einsum("l...,l...->...", c, lag)
-        slowest = int(np.argmax(ratio))
-        peaks = (
-            np.max(np.einsum("l,l...->...", c.reshape(len(c), -1)[:, slowest], path.on_grid) ** 2)
+        extremes = [int(np.argmin(ratio)), int(np.argmax(ratio))]
+        peaks = sum(
+            np.max(np.einsum("ln,l...->n...", c.reshape(len(c), -1)[:, extremes], path.on_grid) ** 2, axis=(1, 2, 3))
             for path, c, _ in echoes
         )
-        bound = self.stiffness * float(sum(peaks))
+        bound = self.stiffness * float(np.max(peaks))
         return LeastSquares(normal, right, lambda: bound)
 
     def by_ratio(self, image: Image, ratio: Image) -> tuple[Callable[[Image], Image], Image]:
@@ -360,98 +409,153 @@ class _RatioPrior:
         return np.asarray(np.clip(ratio + root * change, *self.bounds))
 
 
-def _start(data: DecayData, prior: _RatioPrior) -> tuple[Image, Image]:
-    """Gridded image of the first echo, and the smooth r that makes the last echo's of it."""
-    order = np.argsort(data.echo_times_s)
-    first, last = data.gridded[order[0]], data.gridded[order[-1]]
-    between = (data.echo_times_s[order[-1]] - data.echo_times_s[order[0]]) / data.scale_s
-    ratio = np.full_like(first, np.clip(np.sum(first * last) / np.sum(first**2), *data.bounds))
-    ratio = prior.step(ratio, first, lambda change: first**2 * change, first * (first * ratio - last), _FIRST_STEPS)
-    return first, np.clip(ratio ** np.float32(1.0 / between), *data.bounds)
+@dataclass(frozen=True)
+class DecayImages:
+    """Image and decay.
+
+    Attributes
+    ----------
+    image
+        (X, Y, Z) float32, signal per mm^3 at the centre of the excitation, before any decay.
+    t2star_s
+        (X, Y, Z) float32, seconds; NaN where the image is at the level of the noise or ``clipped`` is not 0.
+    ratio
+        (X, Y, Z) float32, ``exp(-scale_s / T2*)``.
+    clipped
+        (X, Y, Z) int8: 1 where T2* is too long to be told from no decay (above 100 ``scale_s``), -1 where it is too
+        short (below 0.4 ``scale_s``).
+    scale_s
+        Mean distance between the echoes.
+    """
+
+    image: Image
+    t2star_s: Image
+    ratio: Image
+    clipped: NDArray[np.int8]
+    scale_s: float
 
 
-def agrdm(
-    echoes: Sequence[Echo],
-    voxel_mm: Voxel,
-    weight: float,
-    noise_sd: float,
-    guide: NDArray[Any] | None = None,
-    ratio_step: float = 0.1,
-    rounds: int = 8,
-    tolerance: float = 2e-3,
-    rank: int = 4,
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> DecayImages:
-    """Images x and ``r = exp(-scale / T2*)`` of least data term + ``weight sum |D x| + 1/2 (sd / step)^2 sum |D r|^2``.
+class JointSolver:
+    """Images s and ``r = exp(-scale / T2*)`` of least data term + ``weight sum |D s| + 1/2 (sd / step)^2 sum |D r|^2``.
 
     The data term is :class:`DecayData`'s, and ``D x = grad x - xi (xi . grad x)`` with the directions xi of
     :func:`sodium_prep.recon.agr.edge_directions`. Each round looks at the data once, and goes down a function that
     agrees with the data term there and bounds it elsewhere, in which no coil and no doubled grid takes part; a round
-    that went up instead is taken back and gone again with a steeper one. The problem is not convex in x and r together;
+    that went up instead is taken back and gone again with a steeper one. The problem is not convex in s and r together;
     it starts from the gridded echoes.
 
     Parameters
     ----------
-    echoes
-        Two or more.
-    voxel_mm
-        Of the grid.
+    data
+        Of the scan.
     weight
         Of directional total variation, in the units of the image. ``noise_sd`` for two echoes, which together weigh
-        nearly twice as much as the one of :func:`sodium_prep.recon.agr.agr`. Half of it leaves noise that lifts T2* by
-        some percent.
+        nearly twice as much as the one of :func:`sodium_prep.recon.agr.agr`.
     noise_sd
         Standard deviation of the noise in the gridded image of one echo.
     guide
         T1w image (X, Y, Z) on the grid of the sodium image; None for priors that know no anatomy.
     ratio_step
         Difference of r between neighbours that counts as much as a standard deviation of the noise.
-    rounds, tolerance
-        At most so many rounds; done when one changes x, and the effect of r on it, by less than this part.
-    rank, workers
-        Of :class:`DecayData`.
-    progress
-        Called after each round.
 
     Raises
     ------
     ValueError
-        If there are fewer than two echo times, or the guide does not fit.
+        If there is no noise, or the guide does not fit.
     """
-    if not noise_sd > 0.0:
-        raise ValueError(f"the noise's standard deviation must be positive, got {noise_sd}")
-    data = DecayData(echoes, voxel_mm, rank, workers)
-    if guide is not None and guide.shape != data.shape:
-        raise ValueError(f"the anatomical image has the grid {guide.shape}, the sodium image {data.shape}")
-    directions = None if guide is None else edge_directions(guide)
-    variation = Variation(data.shape, directions)
-    prior = _RatioPrior(np.float32((noise_sd / ratio_step) ** 2), _Roughness(directions), data.bounds)
 
-    def proximal(image: Image, step: float) -> Image:
-        return variation.proximal(image, step * weight)
+    def __init__(
+        self,
+        data: DecayData,
+        weight: float,
+        noise_sd: float,
+        guide: NDArray[Any] | None = None,
+        ratio_step: float = 0.1,
+    ) -> None:
+        if not noise_sd > 0.0:
+            raise ValueError(f"the noise's standard deviation must be positive, got {noise_sd}")
+        if guide is not None and guide.shape != data.shape:
+            raise ValueError(f"the anatomical image has the grid {guide.shape}, the sodium image {data.shape}")
+        directions = None if guide is None else edge_directions(guide)
+        self.data, self.weight, self.noise_sd = data, weight, noise_sd
+        self._variation = Variation(data.shape, directions)
+        self._prior = _RatioPrior(np.float32((noise_sd / ratio_step) ** 2), _Roughness(directions), data.bounds)
 
-    x, r = _start(data, prior)
-    value, residuals = data.residuals(x, r)
-    least, stiffness = value + weight * variation.value(x) + prior.value(r), 1.0
-    for number in range(rounds):
-        near = data.near(x, r, residuals, stiffness)
-        new_x = fista(near.by_image(r), proximal, _IMAGE_STEPS, 0.0, x)
-        new_r = prior.step(r, new_x, *near.by_ratio(new_x, r))
-        value, new_residuals = data.residuals(new_x, new_r)
-        new = value + weight * variation.value(new_x) + prior.value(new_r)
-        if progress is not None:
-            progress(number + 1, rounds)
-        if new > least + _ROUNDING * abs(value):
-            stiffness *= 2.0
-            continue
-        small = tolerance * np.linalg.norm(new_x)
-        done = np.linalg.norm(new_x - x) < small and np.linalg.norm(new_x * (new_r - r)) < small
-        x, r, residuals, least = new_x, new_r, new_residuals, new
-        if done:
-            break
-    clipped = (r > _TOLD[1]).astype(np.int8) - (r < _TOLD[0]).astype(np.int8)
-    t2star = np.full(data.shape, np.nan, np.float32)
-    known = (x > _SIGNAL * noise_sd) & (clipped == 0)
-    t2star[known] = -data.scale_s / np.log(r[known])
-    return DecayImages(x, t2star, r, clipped, data.scale_s)
+    def start(self) -> tuple[Image, Image]:
+        """Of the first gridded echo s, and the smooth r that makes the last echo's of it."""
+        data, gridded = self.data, self.data.gridded_of(self.data.right)
+        order = np.argsort(data.echo_times_s)
+        first, last = gridded[order[0]], gridded[order[-1]]
+        between = (data.echo_times_s[order[-1]] - data.echo_times_s[order[0]]) / data.scale_s
+        ratio = np.full_like(first, np.clip(np.sum(first * last) / np.sum(first**2), *data.bounds))
+        slopes = first * (first * ratio - last)
+        ratio = self._prior.step(ratio, first, lambda change: first**2 * change, slopes, _FIRST_STEPS)
+        ratio = np.clip(ratio ** np.float32(1.0 / between), *data.bounds)
+        delay = np.float32((data.centre_s - data.echo_times_s[order[0]]) / data.scale_s)
+        return first * ratio**delay, ratio
+
+    def __call__(
+        self,
+        data: DecayData,
+        start: tuple[Image, Image],
+        rounds: int = ROUNDS,
+        tolerance: float = 2e-3,
+        progress: Progress | None = None,
+        ratio_known: bool = False,
+    ) -> tuple[Image, Image]:
+        """Images s and r, (X, Y, Z) float32, of data of this scan.
+
+        Parameters
+        ----------
+        start
+            s and r to begin with.
+        rounds, tolerance
+            At most so many rounds; done when one changes s, and the effect of r on it, by less than this part.
+        progress
+            Called after each round.
+        ratio_known
+            Keep r as it is.
+        """
+        variation, prior, weight = self._variation, self._prior, self.weight
+
+        def proximal(image: Image, step: float) -> Image:
+            return variation.proximal(image, step * weight)
+
+        def look(s: Image, r: Image) -> tuple[float, list[Images]]:
+            value, residuals = data.residuals(s, r)
+            return value + weight * variation.value(s) + prior.value(r), residuals
+
+        s, r = ahead, ahead_r = start
+        least, residuals = look(s, r)
+        stiffness, age = 1.0, 0
+        for number in range(rounds):
+            near = data.near(ahead, ahead_r, residuals, stiffness)
+            new_s = fista(near.by_image(ahead_r), proximal, _IMAGE_STEPS, 0.0, ahead)
+            new_r = r if ratio_known else prior.step(ahead_r, new_s, *near.by_ratio(new_s, ahead_r))
+            momentum = np.float32(age / (age + _MOMENTUM))
+            further = new_s + momentum * (new_s - s)
+            further_r = np.clip(new_r + momentum * (new_r - r), *data.bounds)
+            value, found = look(further, further_r)
+            if value > least + _ROUNDING * abs(least) and age:
+                further, further_r, age = new_s, new_r, 0
+                value, found = look(further, further_r)
+            if progress is not None:
+                progress(number + 1, rounds)
+            if value > least + _ROUNDING * abs(least):
+                stiffness *= 2.0
+                continue
+            small = tolerance * np.linalg.norm(new_s)
+            done = np.linalg.norm(new_s - s) < small and np.linalg.norm(new_s * (new_r - r)) < small
+            s, r, ahead, ahead_r, residuals, least, age = new_s, new_r, further, further_r, found, value, age + 1
+            if done:
+                break
+        return s, r
+
+    def images(self, s: Image, r: Image) -> DecayImages:
+        """What s and r say of the object."""
+        x = self.data.at_excitation(s, r)
+        clipped = (r > _TOLD[1]).astype(np.int8) - (r < _TOLD[0]).astype(np.int8)
+        t2star = np.full(x.shape, np.nan, np.float32)
+        known = (x > _SIGNAL * self.noise_sd) & (clipped == 0)
+        t2star[known] = -self.data.scale_s / np.log(r[known])
+        return DecayImages(x, t2star, r, clipped, self.data.scale_s)

@@ -33,7 +33,8 @@ With it an analytic head that fills up to 0.8 of the field has less than 0.5 % o
 and DA-3DPR, 4 mm). With three quarters of the field it has up to 2 % (DA-3DPR), and where the head fills 0.9 of
 the field 24 to 40 % in cortex.
 """
-_CONTRAST_PERCENTILE: Final = 99.0
+CONTRAST_PERCENTILE: Final = 99.0
+"""Of the gridded image, for how bright points are."""
 _LEAST_HZ: Final = 1.0
 
 
@@ -203,7 +204,7 @@ def _iterated(
     found = solve_scan(problem, noise, float(gridded.noise_sd.mean()), options, tell)
     passed = passed_noise(noise, found.noise, gridded.noise_sd, gridded.noise_psd, raw.voxel_mm)
     solved = found.solve(problem) if options.relaxations else found.image
-    contrast = float(np.percentile(gridded.image, _CONTRAST_PERCENTILE))
+    contrast = float(np.percentile(gridded.image, CONTRAST_PERCENTILE))
     psf = {}
     for number, (tissue, relaxation) in enumerate(options.relaxations.items()):
         tell("point spread function", number, len(options.relaxations))

@@ -13,7 +13,7 @@ from scipy import fft, ndimage
 ComplexArray = NDArray[np.complexfloating[Any]]
 Image = NDArray[np.float32]
 
-_SMOOTHING = 1.5
+SMOOTHING = 1.5
 """Standard deviation, in voxels, of the Gaussian that variances are averaged with."""
 
 
@@ -40,7 +40,7 @@ def noise_from_replicas(
     noise_sd: float,
     *,
     replicas: int = 20,
-    smoothing_voxels: float = _SMOOTHING,
+    smoothing_voxels: float = SMOOTHING,
     seed: int = 0,
 ) -> ReplicaNoise:
     """Standard deviation and correlation of the noise of a reconstruction by pseudo replicas.
@@ -117,7 +117,7 @@ def passed_noise(
     """
 
     def energy(samples: Sequence[Image]) -> NDArray[np.floating[Any]]:
-        return np.asarray(np.mean([ndimage.gaussian_filter(s**2, _SMOOTHING, mode="nearest") for s in samples], axis=0))
+        return np.asarray(np.mean([ndimage.gaussian_filter(s**2, SMOOTHING, mode="nearest") for s in samples], axis=0))
 
     sd = noise_sd * np.sqrt(energy(after) / np.maximum(energy(before), np.finfo(np.float32).tiny))
     frequencies = (fft.fftfreq(n, v) for n, v in zip(sd.shape, voxel_mm, strict=True))

@@ -74,12 +74,23 @@ def point_response(
     (2 reach + 1,) * 3 with the points in the middle, over their integral: it sums up to near 1. What is odd in it
     depends on the side on which a point has an edge, and is left out.
     """
-    points = point_lattice(image, reach)
-    objects = np.zeros_like(image)
-    objects[tuple(points.T)] = 1.0
+    points, objects = points_in(image, reach)
     added = seen(objects)
     amplitude = contrast / float(added[tuple(points.T)].mean())
     change = solve(replace(problem, right=problem.right + np.float32(amplitude) * added)) - image
+    return mean_response(change / np.float32(amplitude), points, reach)
+
+
+def points_in(image: Image, reach: int = REACH) -> tuple[NDArray[np.intp], Image]:
+    """:func:`point_lattice`, and the object (X, Y, Z) that is 1 in these voxels and 0 elsewhere."""
+    points = point_lattice(image, reach)
+    objects = np.zeros_like(image)
+    objects[tuple(points.T)] = 1.0
+    return points, objects
+
+
+def mean_response(change: Image, points: NDArray[np.intp], reach: int = REACH) -> NDArray[np.float64]:
+    """Mean image (2 reach + 1,) * 3 around voxels (n, 3), of which what is odd in space is left out."""
     windows = [change[tuple(slice(p - reach, p + reach + 1) for p in point)] for point in points]
-    mean = np.asarray(np.mean(windows, axis=0, dtype=np.float64)) / amplitude
+    mean = np.asarray(np.mean(windows, axis=0, dtype=np.float64))
     return np.asarray(0.5 * (mean + mean[::-1, ::-1, ::-1]))

@@ -5,7 +5,7 @@ import pytest
 
 from sodium_prep.recon import agrdm as module
 from sodium_prep.recon.agr import agr
-from sodium_prep.recon.agrdm import DecayData, Echo, agrdm
+from sodium_prep.recon.agrdm import DecayData, Echo, JointSolver
 from sodium_prep.recon.encoding import Encoding, LeastSquares, least_squares
 from sodium_prep.recon.gridding import gridding_noise_sd
 from tests.recon.analytic import Ellipsoid, complex_noise, small_trajectory
@@ -29,13 +29,13 @@ def small():
     return echoes, image.astype(np.float32), ratio.astype(np.float32)
 
 
-def _direct(echoes, image, ratio, scale_s):
+def _direct(echoes, image, ratio, scale_s, centre_s):
     """The sum over samples with the decay as it is."""
     where = (np.moveaxis(np.indices(SHAPE), 0, -1) - np.array(SHAPE) // 2).reshape(-1, 3) * VOXEL_MM
     total = 0.0
     for echo in echoes:
         line = echo.trajectory
-        time_s = np.broadcast_to(echo.echo_time_s + line.time_s, line.k_per_mm.shape[:2]).ravel()
+        time_s = np.broadcast_to(echo.echo_time_s - centre_s + line.time_s, line.k_per_mm.shape[:2]).ravel()
         waves = np.exp(-2j * np.pi * line.k_per_mm.reshape(-1, 3).astype(float) @ where.T)
         waves *= np.prod(VOXEL_MM) * ratio.ravel() ** (time_s[:, None] / scale_s)
         weights = np.broadcast_to(line.weights_mm3, line.k_per_mm.shape[:2]).ravel()
@@ -52,15 +52,16 @@ def test_data_term_is_the_sum_over_samples_and_its_gradients_its_slopes(small):
     near = data.near(image, ratio, residuals, 1.5)
     by_image = near.by_image(ratio).normal(image) - near.by_image(ratio).right
     by_ratio = near.by_ratio(image, ratio)[1]
-    direct = _direct(echoes, image, ratio, data.scale_s)
-    constant = _direct(echoes, 0.0 * image, ratio, data.scale_s)
+    direct = _direct(echoes, image, ratio, data.scale_s, data.centre_s)
+    constant = _direct(echoes, 0.0 * image, ratio, data.scale_s, data.centre_s)
     assert value == pytest.approx(direct - constant, rel=1e-3)
     step = np.random.default_rng(2).standard_normal(SHAPE)
     h = 1e-4
     for gradient, move_x, move_r in ((by_image, 30.0 * h, 0.0), (by_ratio, 0.0, h)):
         way = step + gradient / np.abs(gradient).mean()
         ahead, back = (
-            _direct(echoes, image + s * move_x * way, ratio + s * move_r * way, data.scale_s) for s in (1, -1)
+            _direct(echoes, image + s * move_x * way, ratio + s * move_r * way, data.scale_s, data.centre_s)
+            for s in (1, -1)
         )
         slope = (ahead - back) / (2.0 * (move_x + move_r))
         assert np.vdot(gradient, way) == pytest.approx(slope, rel=1e-3)
@@ -90,6 +91,12 @@ def _scan(bodies, waves=((0.0, 0.0, 0.0),)):
     return echoes
 
 
+def _solved(echoes, guide=None, rounds=8):
+    data = DecayData(echoes, (GRID_MM,) * 3)
+    solver = JointSolver(data, NOISE, NOISE, guide)
+    return solver.images(*solver(data, solver.start(), rounds))
+
+
 def _depth(body):
     return body.depth((N,) * 3, (GRID_MM,) * 3)
 
@@ -114,9 +121,10 @@ def test_image_is_free_of_decay_and_t2star_is_that_of_the_tissue():
     waves = [(0.001, 0.0, 0.0), (0.0, -0.0015, 0.001)]
     echoes = _scan([(head, 0.018), (hole, 0.018), (core, 0.040)], waves)
     guide = (_depth(head) < 1.0) + 1.0 * (_depth(core) < 1.0)
-    found = agrdm(echoes, (GRID_MM,) * 3, 1.0, NOISE, guide, rounds=6)
+    found = _solved(echoes, guide)
     free = _free_of_decay(_scan([(head, 1e6), (hole, 1e6), (core, 1e6)], waves), guide, 1.0)
-    gridded = DecayData(echoes, (GRID_MM,) * 3).gridded[0]
+    data = DecayData(echoes, (GRID_MM,) * 3)
+    gridded = data.gridded_of(data.right)[0]
     inner, outer = _depth(core) < 0.7, (_depth(head) < 0.8) & (_depth(core) > 1.5)
     for where, t2star_s in ((inner, 0.040), (outer, 0.018)):
         assert found.image[where].mean() == pytest.approx(free[where].mean(), rel=0.01)
@@ -128,7 +136,7 @@ def test_image_is_free_of_decay_and_t2star_is_that_of_the_tissue():
 @pytest.mark.parametrize(("t2star_s", "flag"), [(0.0008, -1), (-0.030, 1)])
 def test_decay_beyond_what_can_be_told_is_flagged_and_no_number(t2star_s, flag):
     body = Ellipsoid(100.0, (70.0, 70.0, 70.0))
-    found = agrdm(_scan([(body, t2star_s)]), (GRID_MM,) * 3, 1.0, NOISE, rounds=2)
+    found = _solved(_scan([(body, t2star_s)]), rounds=2)
     within = _depth(body) < 0.7
     assert np.mean(found.clipped[within] == flag) > 0.95
     assert np.isnan(found.t2star_s[within & (found.clipped != 0)]).all()
@@ -138,7 +146,7 @@ def test_steps_that_go_too_far_are_taken_back(monkeypatch):
     """With an approximation far below the data term each round would end farther from the solution."""
     body = Ellipsoid(100.0, (70.0, 70.0, 70.0))
     echoes = _scan([(body, 0.020)])
-    expected = agrdm(echoes, (GRID_MM,) * 3, 1.0, NOISE, rounds=3)
+    expected = _solved(echoes, rounds=3)
     build = module._path
 
     def flat(*arguments):
@@ -146,7 +154,7 @@ def test_steps_that_go_too_far_are_taken_back(monkeypatch):
         return replace(path, on_grid=0.3 * path.on_grid)
 
     monkeypatch.setattr(module, "_path", flat)
-    found = agrdm(echoes, (GRID_MM,) * 3, 1.0, NOISE, rounds=7)
+    found = _solved(echoes, rounds=7)
     within = _depth(body) < 0.7
     assert found.image[within].mean() == pytest.approx(expected.image[within].mean(), rel=0.01)
     assert found.t2star_s[within].mean() == pytest.approx(expected.t2star_s[within].mean(), rel=0.03)
@@ -155,10 +163,11 @@ def test_steps_that_go_too_far_are_taken_back(monkeypatch):
 def test_refusals(small):
     echoes, image, _ = small
     with pytest.raises(ValueError, match="two echo times or more"):
-        agrdm(echoes[:1], VOXEL_MM, 1.0, 1.0)
+        DecayData(echoes[:1], VOXEL_MM)
     with pytest.raises(ValueError, match="two echo times or more"):
-        agrdm([echoes[0], echoes[0]], VOXEL_MM, 1.0, 1.0)
+        DecayData([echoes[0], echoes[0]], VOXEL_MM)
+    data = DecayData(echoes, VOXEL_MM)
     with pytest.raises(ValueError, match="grid"):
-        agrdm(echoes, VOXEL_MM, 1.0, 1.0, image[:-1])
+        JointSolver(data, 1.0, 1.0, image[:-1])
     with pytest.raises(ValueError, match="positive"):
-        agrdm(echoes, VOXEL_MM, 1.0, 0.0)
+        JointSolver(data, 1.0, 0.0)
