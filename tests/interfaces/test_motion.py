@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from sodium_prep.interfaces.base import load_json
-from sodium_prep.interfaces.sodium import ReconstructKspace
+from sodium_prep.interfaces.reconstruct import ReconstructKspace
 from sodium_prep.phantom.ellipsoids import ANALYTIC_HEAD, analytic_image
 from sodium_prep.phantom.protocol import AGAR, PhantomProtocol, Vial
 from sodium_prep.phantom.scan import Subject, measure, sodium_affine
