@@ -59,9 +59,8 @@ def reconstruct_file(args: argparse.Namespace) -> int:
     if not 1 <= args.echo <= len(raws):
         raise InputError(args.kspace[0], f"holds {len(raws)} echoes, not {args.echo}", "Give --echo within them")
     raw = raws[args.echo - 1]
-    echo_time_s, field_t = raw.echo_time_s, raw.field_strength_t
-    if sidecar is not None:
-        echo_time_s, field_t = sidecar.echo_time_s, sidecar.field_strength_t
+    echo_time_s = raw.echo_time_s
+    field_t = sidecar.field_strength_t if sidecar else raw.field_strength_t
     motion = None
     with _progress() as told:
         if args.motion_blocks:

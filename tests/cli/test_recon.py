@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sodium_prep.cli import tools
-from sodium_prep.recon.exchange import write_exchange
+from sodium_prep.recon.raw import read_raw, write_exchange
 from tests.recon.analytic import Ellipsoid, complex_noise, raw_data, small_trajectory
 
 N, VOXEL_MM = 30, 8.0
@@ -134,3 +134,13 @@ def test_options_that_contradict_each_other_are_named(folder, tmp_path, capsys, 
 def test_one_echo_has_no_decay(folder, tmp_path, capsys):
     assert _tool(folder / "still.npz", tmp_path / "sodium.nii.gz", "--method", "agrdm") == 3
     assert "fewer than two echoes" in capsys.readouterr().err
+
+
+def test_a_later_echo_has_the_time_of_its_own(tmp_path):
+    files, _ = _two_echoes(tmp_path)
+    write_exchange(tmp_path / "both.npz", [raw for file in files for raw in read_raw(file)])
+    facts = {"ResonantNucleus": "23Na", "MagneticFieldStrength": 3.0, "RepetitionTime": 0.1, "FlipAngle": 90}
+    (tmp_path / "both.json").write_text(json.dumps(facts | {"EchoTime": list(ECHO_TIMES_S)}))
+    words = ("--echo", 2, "--sidecar", tmp_path / "both.json")
+    assert _tool(tmp_path / "both.npz", tmp_path / "later.nii.gz", *words) == 0
+    assert json.loads((tmp_path / "later.json").read_text())["EchoTime"] == ECHO_TIMES_S[1]
