@@ -174,10 +174,10 @@ def _write(
         write_nifti(out, result.image, result.affine),
         write_nifti(out.with_name(f"{stem}_stat-stderr.nii.gz"), result.noise_sd, result.affine),
     ]
-    widths = {}
-    for tissue, point in result.psf.items():
-        written.append(write_nifti(out.with_name(f"{stem}_label-{tissue}_psf.nii.gz"), point, result.psf_affine))
-        widths[tissue] = measured_psf(point, result.psf_voxel_mm, written[-1], own=result.method != "gridding").fwhm_mm
+    widths = _widths(result)
+    for tissue in widths:
+        path = out.with_name(f"{stem}_label-{tissue}_psf.nii.gz")
+        written.append(write_nifti(path, result.psf[tissue], result.psf_affine))
     noise = float(np.median(result.noise_sd))
     brightness = float(np.median(result.image[result.image > 0.3 * np.percentile(result.image, 99.0)]))
     sources = list(dict.fromkeys(Path(raw.source).name for raw in raws))
@@ -216,6 +216,17 @@ def _write(
             written += [path, write_json(json_beside(path), content | {"Description": text, "Units": "s"})]
     written.append(write_json(json_beside(out), content))
     return written
+
+
+def _widths(result: Reconstruction) -> dict[str, tuple[float, float, float]]:
+    """Of the point spread functions that are whole: few readouts leave streaks as far as an image of a point goes."""
+    found = {}
+    for tissue, point in result.psf.items():
+        try:
+            found[tissue] = measured_psf(point, result.psf_voxel_mm, own=result.method != "gridding").fwhm_mm
+        except InputError as error:
+            print(f"no point spread function of {tissue}: it {error.problem}", file=sys.stderr)
+    return found
 
 
 def _block(block: BlockMotion) -> dict[str, Any]:
