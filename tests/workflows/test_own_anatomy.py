@@ -9,7 +9,7 @@ import pytest
 from sodium_prep.phantom.study import make_study
 from tests.workflows.study import compare, process
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_own_segmentation_stays_within_six_percent(tmp_path):
