@@ -12,7 +12,7 @@ def connect_echoes(
 ) -> Any:
     """Add the step that fits the echoes of the first run to the workflow of its series; the step.
 
-    Its first echo, where it comes from k-space, is the one that concentrations are computed from.
+    Of k-space the gridded images are fitted, whatever makes the image that concentrations are computed from.
     """
     from nipype.interfaces.utility import Merge
     from nipype.pipeline.engine import Node
