@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sodium_prep.errors import InputError
 
@@ -151,39 +156,106 @@ def gather(out_dir: Path, bids_dir: Path | None = None) -> Cohort:
     InputError
         If a table cannot be read, or participants.tsv lists somebody twice.
     """
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = []
-    columns: list[str] = [*ENTITIES.values()]
-    seen: set[tuple[str, ...]] = set()
+    stack = _Stack()
+    seen: dict[tuple[str, ...], Path] = {}
     for path in sorted(_anat_files(out_dir, "*_tsc.tsv")):
         entities = parse_entities(path.name)
-        table = read_tsv(path)
-        if table and (absent := [name for name in _NEEDED if name not in table[0]]):
-            raise InputError(path, f"lacks the columns {', '.join(absent)}", "Process this participant again")
-        _refuse_repeated_rows(entities, table, seen, path)
-        rows += [entities | row | _numbers(row, path) for row in table]
-        columns += [name for name in (table[0] if table else ()) if name not in columns]
-    columns += [name for name in _NEEDED if name not in columns]
-    frame = pd.DataFrame(rows, columns=columns)
-    texts = [name for name in columns if name not in NUMBERS]
-    frame[texts] = frame[texts].astype(object).fillna("")
-    people, notes = _participants(out_dir, bids_dir, sorted(set(frame["participant_id"])))
+        if (key := tuple(entities.values())) in seen:
+            problem = f"is of the same scan and atlas as {seen[key].name}"
+            raise InputError(path, problem, "Remove the one that is not of this program's last run")
+        seen[key] = path
+        stack.add(entities, _read_regions(path))
+    frame = stack.frame()
+    measured = sorted({key[0] for key in seen})
+    people, notes = _participants(out_dir, bids_dir, measured)
     return Cohort(frame, people, _sessions(bids_dir), notes)
 
 
-def _refuse_repeated_rows(
-    entities: Mapping[str, str], table: Sequence[Mapping[str, str]], seen: set[tuple[str, ...]], path: Path
-) -> None:
-    for row in table:
-        key = (*entities.values(), *(row[name] for name in _KEY))
-        if key in seen:
-            problem = (
-                f"has the region {row['name']} ({row['hemisphere']}) twice by {row['estimator']}, {row['reference']}"
-            )
-            mend = "Give each label of the atlas a name of its own, and process this participant again"
-            raise InputError(path, problem, mend)
-        seen.add(key)
+class _Stack:
+    """Tables one below the other, numbers as arrays and texts as codes: thousands of tables fit into memory."""
+
+    def __init__(self) -> None:
+        self._lengths: list[int] = []
+        self._parts: dict[str, list[tuple[int, NDArray[Any]]]] = {name: [] for name in ENTITIES.values()}
+        self._codes: dict[str, dict[str, int]] = {}
+
+    def add(self, entities: Mapping[str, str], table: pd.DataFrame) -> None:
+        """Append a table; its scan's entities become columns."""
+        number, n = len(self._lengths), len(table)
+        self._lengths.append(n)
+        for name, text in entities.items():
+            self._parts[name].append((number, np.full(n, self._code(name, text), np.int32)))
+        for name in map(str, table.columns):
+            cells = table[name].to_numpy()
+            if name not in NUMBERS:
+                codes = {text: self._code(name, text) for text in dict.fromkeys(cells.tolist())}
+                cells = np.array([codes[text] for text in cells.tolist()], np.int32)
+            self._parts.setdefault(name, []).append((number, cells))
+
+    def _code(self, name: str, text: str) -> int:
+        known = self._codes.setdefault(name, {"": 0})
+        return known.setdefault("" if text == "n/a" else text, len(known))
+
+    def frame(self) -> pd.DataFrame:
+        """All rows: numbers as float, texts as categories in the order met; what a table lacks is nan or empty."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {}
+        for name in dict.fromkeys((*self._parts, *_NEEDED)):
+            given = dict(self._parts.get(name, ()))
+            missing = np.nan if name in NUMBERS else 0
+            dtype = np.float64 if name in NUMBERS else np.int32
+            parts = [given.get(i, np.full(n, missing, dtype)) for i, n in enumerate(self._lengths)]
+            values = np.concatenate(parts) if parts else np.zeros(0, dtype)
+            if name not in NUMBERS:
+                columns[name] = pd.Categorical.from_codes(
+                    values.astype(np.int32), pd.Index(list(self._codes.get(name, {"": 0})))
+                )
+            else:
+                columns[name] = values
+        return pd.DataFrame(columns)
+
+
+def _read_regions(path: Path) -> pd.DataFrame:
+    """One regional table, its numbers as float and all else as text.
+
+    Raises
+    ------
+    InputError
+        If it is no table, a number is none, a column is missing or a region is there twice.
+    """
+    import pandas as pd
+
+    types: dict[str, Any] = defaultdict(lambda: object, dict.fromkeys(NUMBERS, np.float64))
+    missing: dict[str, list[str]] = {name: ["n/a", ""] for name in NUMBERS}
+    try:
+        content = path.read_bytes()
+        lines = content.splitlines()
+        # pandas fills short lines up without a word.
+        even = all(line.count(b"\t") == lines[0].count(b"\t") for line in lines if line)
+        table = pd.read_csv(
+            BytesIO(content), sep="\t", dtype=types, keep_default_na=False, na_values=missing,
+            quoting=csv.QUOTE_NONE, encoding="utf-8-sig",
+        ) if even else _by_hand(path)  # fmt: skip
+    except (ValueError, OSError):  # of pandas' parser too
+        table = _by_hand(path)
+    if absent := [name for name in _NEEDED if name not in table]:
+        raise InputError(path, f"lacks the columns {', '.join(absent)}", "Process this participant again")
+    twice = table.duplicated([*_KEY])
+    if twice.any():
+        row = table[twice].iloc[0]
+        problem = f"has the region {row['name']} ({row['hemisphere']}) twice by {row['estimator']}, {row['reference']}"
+        mend = "Give each label of the atlas a name of its own, and process this participant again"
+        raise InputError(path, problem, mend)
+    return table
+
+
+def _by_hand(path: Path) -> pd.DataFrame:
+    """The same, line by line: slow, but it knows where a table goes wrong."""
+    import pandas as pd
+
+    rows = [row | _numbers(row, path) for row in read_tsv(path)]
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else [*_NEEDED])
 
 
 def _anat_files(out_dir: Path, pattern: str) -> list[Path]:
@@ -280,29 +352,65 @@ def _verdicts(out_dir: Path) -> dict[str, str]:
 def _sessions(bids_dir: Path | None) -> pd.DataFrame:
     import pandas as pd
 
-    rows = []
+    rows: dict[tuple[str, str], dict[str, str]] = {}
     for path in sorted(bids_dir.glob("sub-*/sub-*_sessions.tsv")) if bids_dir else []:
         label = parse_entities(path.name)["participant_id"]
         for row in read_tsv(path):
             if "session_id" not in row:
                 raise InputError(path, "has no column session_id", "Add it")
-            rows.append(row | {"participant_id": label, "session_id": row["session_id"].removeprefix("ses-")})
-    columns = list(dict.fromkeys(["participant_id", "session_id", *(name for row in rows for name in row)]))
-    return pd.DataFrame(rows, columns=columns, dtype=object).fillna("")
+            session = row["session_id"].removeprefix("ses-")
+            if (label, session) in rows:
+                raise InputError(path, f"lists session {session} more than once", "Keep one row for each session")
+            rows[label, session] = row | {"participant_id": label, "session_id": session}
+    columns = list(dict.fromkeys(["participant_id", "session_id", *(name for row in rows.values() for name in row)]))
+    return pd.DataFrame(list(rows.values()), columns=columns, dtype=object).fillna("")
 
 
 def wide_table(cohort: Cohort) -> pd.DataFrame:
     """One row per scan and one column per region, hemisphere, estimator and reference, values in mM.
 
-    Columns are called ``<name>_<hemisphere>_<estimator>_<reference>``.
+    Columns are called ``<name>_<hemisphere>_<estimator>_<reference>``; before them stands who was scanned, and after
+    that, of participants.tsv and sessions.tsv.
     """
+    import pandas as pd
+
     frame = cohort.tsc
     keys = list(ENTITIES.values())
-    label = frame[_KEY[0]].astype(str)
-    for part in _KEY[1:]:
-        label = label + "_" + frame[part].astype(str)
-    wide = frame.assign(column=label).pivot(index=keys, columns="column", values="tsc")
-    return wide[list(dict.fromkeys(label))].reset_index().rename_axis(columns=None)
+    scans = frame.groupby(keys, sort=False, observed=True)
+    regions = frame.groupby(list(_KEY), sort=False, observed=True)
+    row, column = scans.ngroup().to_numpy(), regions.ngroup().to_numpy()
+    values = np.full((scans.ngroups, regions.ngroups), np.nan)
+    values[row, column] = frame["tsc"].to_numpy(dtype=float)
+    first = np.unique(row, return_index=True)[1]
+    entities = frame[keys].iloc[first].reset_index(drop=True)
+    named = frame[list(_KEY)].iloc[np.unique(column, return_index=True)[1]]
+    names = ["_".join(map(str, parts)) for parts in named.itertuples(index=False)]
+    return pd.concat([joined(entities, cohort), pd.DataFrame(values, columns=names)], axis=1)
+
+
+def joined(frame: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
+    """Rows with what participants.tsv and sessions.tsv say of their participant and session, as text.
+
+    Where both have a column, the session's cell goes before the participant's unless it is empty; where the frame has a
+    column of that name, the one from outside is called ``participants_<name>``.
+    """
+    import pandas as pd
+
+    out = frame.copy(deep=False)
+    people = pd.Index(frame["participant_id"].astype(object))
+    visits = pd.MultiIndex.from_arrays([people, frame["session_id"].astype(object)])
+    by_person = cohort.participants.set_index("participant_id").drop(columns=["state", "reason"])
+    by_visit = cohort.sessions.set_index(["participant_id", "session_id"])
+    for name in dict.fromkeys((*by_person.columns, *by_visit.columns)):
+        cells = np.full(len(frame), "", dtype=object)
+        sources: tuple[tuple[pd.DataFrame, pd.Index[Any]], ...] = ((by_person, people), (by_visit, visits))
+        for source, keys in sources:
+            if name in source:
+                place = source.index.get_indexer(keys)
+                found = np.where(place >= 0, source[name].to_numpy(dtype=object)[place], "") if len(source) else ""
+                cells = np.where(found != "", found, cells)
+        out[f"participants_{name}" if name in frame else name] = pd.Categorical(cells)
+    return out
 
 
 def to_tsv(frame: pd.DataFrame) -> str:
@@ -310,20 +418,34 @@ def to_tsv(frame: pd.DataFrame) -> str:
 
     Text that a spreadsheet would run as a formula gets a leading apostrophe, and tabs and line breaks become spaces.
     """
-    lines = ["\t".join(_cell(str(name)) for name in frame.columns)]
-    lines += ["\t".join(_cell(value) for value in row) for row in frame.itertuples(index=False, name=None)]
-    return "\n".join(lines) + "\n"
+    return "".join(tsv_chunks(frame))
+
+
+def tsv_chunks(frame: pd.DataFrame, rows: int = 50_000) -> Iterator[str]:
+    """The text of :func:`to_tsv` in pieces, header first, so that a long table is never in memory as text."""
+    yield "\t".join(_cell(str(name)) for name in frame.columns) + "\n"
+    for start in range(0, len(frame), rows):
+        part = frame.iloc[start : start + rows]
+        columns = [_cells(part.iloc[:, i]) for i in range(part.shape[1])]
+        yield "\n".join(map("\t".join, zip(*columns, strict=True))) + "\n"
+
+
+def _cells(column: pd.Series[Any]) -> list[str]:
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        texts = [_cell(text) for text in column.cat.categories]
+        return [texts[code] if code >= 0 else "n/a" for code in column.cat.codes.tolist()]
+    return [_cell(value) for value in column.tolist()]
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.10g}" if value == value else "n/a"
     if isinstance(value, str):
         text = " ".join(value.split("\t")).replace("\r", " ").replace("\n", " ")
         return ("'" + text if _RISKY.match(value) else text) or "n/a"
-    if value is None or value != value:
-        return "n/a"
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.10g}"
-    return str(value)
+    return "n/a" if value is None or value != value else str(value)
 
 
 def data_dictionary(frame: pd.DataFrame, descriptions: Mapping[str, Mapping[str, str]] | None = None) -> str:
