@@ -6,9 +6,10 @@ import csv
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -144,6 +145,8 @@ def parse_entities(name: str) -> dict[str, str]:
 def gather(out_dir: Path, bids_dir: Path | None = None) -> Cohort:
     """Read the regional tables of all participants, and who they are.
 
+    A participant with a table that cannot be read fails, with the reason, and the others are gathered.
+
     Parameters
     ----------
     out_dir
@@ -154,21 +157,36 @@ def gather(out_dir: Path, bids_dir: Path | None = None) -> Cohort:
     Raises
     ------
     InputError
-        If a table cannot be read, or participants.tsv lists somebody twice.
+        If participants.tsv, a sessions.tsv or status.json cannot be used.
     """
     stack = _Stack()
-    seen: dict[tuple[str, ...], Path] = {}
-    for path in sorted(_anat_files(out_dir, "*_tsc.tsv")):
+    problems: dict[str, str] = {}
+    measured: list[str] = []
+    paths = sorted(
+        _anat_files(out_dir, "*_tsc.tsv"), key=lambda path: (parse_entities(path.name)["participant_id"], path)
+    )
+    for label, own in groupby(paths, key=lambda path: parse_entities(path.name)["participant_id"]):
+        try:
+            for entities, table in _scans(own):
+                stack.add(entities, table)
+            measured.append(label)
+        except InputError as error:
+            problems[label] = str(error)
+    people, notes = _participants(out_dir, bids_dir, measured, problems)
+    return Cohort(stack.frame(), people, _sessions(bids_dir), notes)
+
+
+def _scans(paths: Iterable[Path]) -> list[tuple[dict[str, str], pd.DataFrame]]:
+    """All tables of one participant."""
+    found: dict[tuple[str, ...], Path] = {}
+    scans = []
+    for path in paths:
         entities = parse_entities(path.name)
-        if (key := tuple(entities.values())) in seen:
-            problem = f"is of the same scan and atlas as {seen[key].name}"
+        if (other := found.setdefault(tuple(entities.values()), path)) != path:
+            problem = f"is of the same scan and atlas as {other.name}"
             raise InputError(path, problem, "Remove the one that is not of this program's last run")
-        seen[key] = path
-        stack.add(entities, _read_regions(path))
-    frame = stack.frame()
-    measured = sorted({key[0] for key in seen})
-    people, notes = _participants(out_dir, bids_dir, measured)
-    return Cohort(frame, people, _sessions(bids_dir), notes)
+        scans.append((entities, _read_regions(path)))
+    return scans
 
 
 class _Stack:
@@ -275,7 +293,7 @@ def _numbers(row: Mapping[str, str], path: Path) -> dict[str, float]:
 
 
 def _participants(
-    out_dir: Path, bids_dir: Path | None, measured: Sequence[str]
+    out_dir: Path, bids_dir: Path | None, measured: Sequence[str], problems: Mapping[str, str]
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     import pandas as pd
 
@@ -288,7 +306,7 @@ def _participants(
         if label in listed:
             raise InputError(path, f"lists participant {label} more than once", "Keep one row for each participant")
         listed[label] = row | {"participant_id": label}
-    status = _status(out_dir)
+    status = _status(out_dir) | {label: ("failed", problem) for label, problem in problems.items()}
     folders = {p.name[4:] for p in bids_dir.glob("sub-*") if p.is_dir()} if bids_dir else set()
     verdicts = _verdicts(out_dir)
     people = []

@@ -156,14 +156,25 @@ def test_bad_tables_are_refused_by_name(tmp_path):
     (tmp_path / "participants.tsv").write_text("participant_id\tgroup\nsub-01\ta\tb\n")
     with pytest.raises(InputError, match="3 cells in line 2"):
         gather(tmp_path / "out", tmp_path)
-    bad = tmp_path / "out" / "sub-01" / "anat" / "sub-01_acq-sodium_seg-dk_tsc.tsv"
-    bad.write_text(HEADER + "\n1\tCortex\tboth\tGM\tnone\tvials\t4,5\t1\t2\tn/a\n")
-    with pytest.raises(InputError, match="'4,5'"):
-        gather(tmp_path / "out")
-    row = "n/a\tCortex\tboth\tGM\tnone\tvials\t45\t44\t46\tok"
-    bad.write_text("\n".join((HEADER, row, row)) + "\n")
-    with pytest.raises(InputError, match=r"sub-01_acq-sodium_seg-dk_tsc\.tsv: has the region Cortex .*of its own"):
-        gather(tmp_path / "out")
+
+
+def test_a_participant_with_a_bad_table_fails_and_the_others_are_gathered(tmp_path):
+    for label in ("01", "02"):
+        write_tables(tmp_path, label)
+    bad = tmp_path / "sub-01" / "anat" / "sub-01_acq-sodium_seg-dk_tsc.tsv"
+    row = "n/a\tCortex\tboth\tGM\tlabbe\tvials\t45\t44\t46\tok"
+    for content, reason in (
+        (row.replace("45", "4,5"), "column tsc holds '4,5'"),
+        (f"{row}\n{row}", "has the region Cortex (both) twice by labbe, vials. Give each label"),
+        (row.removesuffix("\tok"), "has 9 cells in line 2 where the header has 10"),
+    ):
+        bad.write_text(f"{HEADER}\n{content}\n")
+        cohort = gather(tmp_path)
+        assert set(cohort.tsc["participant_id"]) == {"02"}
+        first = cohort.participants.set_index("participant_id").loc["01"]
+        assert first["state"] == "failed"
+        assert first["reason"].startswith(f"{bad}: {reason}")
+        assert cohort.notes == ("Without results: 01.",)
 
 
 def test_a_label_named_as_a_merged_region_is_not_taken_for_it(tmp_path):
