@@ -303,8 +303,8 @@ def _design(
     for name in covariates:
         if name in numbers:
             number = pd.to_numeric(people[name], errors="coerce").to_numpy(dtype=float)
-            number[np.isinf(number)] = np.nan
             there = np.isfinite(number)
+            number = np.where(there, number, np.nan)
             own = number[norm & there]
             columns.append((number - own.mean()) / (own.std() or 1.0) if own.size else number)
             for i in np.flatnonzero((number < own.min(initial=np.inf)) | (number > own.max(initial=-np.inf))):

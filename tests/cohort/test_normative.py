@@ -90,7 +90,8 @@ def cohort(n=30, seed=0):
             for side, tsc in (("L", left), ("R", right), ("both", (left + right) / 2)):
                 rows.append(
                     {"session_id": "", "acquisition": "sodium", "reconstruction": "sense", "atlas": "dk",
-                     "region": region, "hemisphere": side, "index": "", "estimator": "gtm", "reference": "vials", "tsc": tsc,
+                     "region": region, "hemisphere": side, "index": "", "estimator": "gtm",
+                     "reference": "vials", "tsc": tsc,
                      "asymmetry": np.nan if side == "both" else 200 * (left - right) / (left + right),
                      "csf_fraction": rng.normal(0.1, 0.01), "csf_signal_fraction": rng.normal(0.2, 0.02)} | person
                 )  # fmt: skip
