@@ -85,6 +85,7 @@ def test_a_site_of_two_stays_as_it_came_and_does_not_touch_the_others():
     assert_array_equal(found[rest], without.apply(values[rest], site[rest], people[rest]))
     assert "The site C has fewer than 3 scans (2): its values stay as they are." in model.notes
     assert found.attrs["notes"] == ("2 scans of sites too small to fit are as they came.",)
+    assert_array_equal(model.apply(values[~rest], site[~rest], people[~rest]), values[~rest])
 
 
 def test_a_constant_column_passes_untouched_and_moves_no_other():
