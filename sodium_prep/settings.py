@@ -89,6 +89,8 @@ class Settings(BaseModel):
         Checks whose verdict does not end the processing of a participant.
     longitudinal
         Register the sessions of a participant to a template of their own first.
+    model
+        What the group level fits: a file that :func:`sodium_prep.cohort.model.read_model` reads.
     skip_bids_validation, stop_on_first_crash, sloppy, write_graph, reports_only, clean_workdir, dry_run
         Switches of the command line with the same names.
     nprocs, omp_nthreads, mem_gb, work_dir, random_seed
@@ -123,6 +125,7 @@ class Settings(BaseModel):
     registration: Registration = "ants"
     fast_registration: bool = False
     longitudinal: bool = False
+    model: Path | None = None
     ignore: tuple[Check, ...] = ()
     work_dir: Path
     nprocs: int = Field(default=1, ge=1)

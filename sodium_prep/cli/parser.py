@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_selection(parser.add_argument_group("which data"))
     _add_science(parser.add_argument_group("how concentrations are found"))
     _add_anatomy(parser.add_argument_group("how regions are found"))
+    _add_group(parser.add_argument_group("how groups are compared (group level)"))
     _add_execution(parser.add_argument_group("how the work is done"))
     return parser
 
@@ -185,6 +186,16 @@ def _add_anatomy(group: argparse._ArgumentGroup) -> None:
         choices=CHECKS,
         help="checks that do not end the processing of a participant; sides: left and right of the T1w against the "
         "template, and of sodium against the T1w",
+    )
+
+
+def _add_group(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="groups, covariates, regions and further analyses: TOML, or a BIDS Stats-Model (default: the column group "
+        "of participants.tsv, adjusted for age, sex and site; OUT/group/group_model.toml is the model as fitted)",
     )
 
 

@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sodium-prep {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_phantom(commands)
+    _add_phantom_cohort(commands)
     _add_recon(commands)
     _add_tq(commands)
     _add_psf(commands)
@@ -78,6 +79,23 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--seed", type=int, default=0)
     add("--truth", type=Path, metavar="DIR", help="where the truth goes (default: OUT-truth)")
     phantom.set_defaults(run=_phantom)
+
+
+def _add_phantom_cohort(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    cohort = commands.add_parser(
+        "phantom-cohort", help="regional tables of a cohort with known effects, without images, for the group level"
+    )
+    add = cohort.add_argument
+    add("out", type=Path, help="new folder: OUT/bids is the data set, OUT/derivatives its regional tables")
+    groups = ["control=12", "AD=14"]
+    add("--groups", nargs="+", default=groups, metavar="GROUP=N", help="controls first (default: control=12 AD=14)")
+    add("--effect", nargs="+", default=[], metavar="GROUP:REGION=PERCENT", help="change of a region in a group")
+    add("--atrophy", nargs="+", default=[], metavar="GROUP=PERCENT", help="more CSF in the voxels of grey matter")
+    add("--change", nargs="+", default=[], metavar="GROUP:REGION=PERCENT", help="change per year")
+    add("--sites", nargs="+", default=["A=0"], metavar="SITE=MM", help="sites and what they add to every TSC, mM")
+    add("--sessions", type=int, default=1, metavar="N", help="a year apart")
+    add("--seed", type=int, default=0)
+    cohort.set_defaults(run=_phantom_cohort)
 
 
 def _add_recon(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -308,6 +326,12 @@ def _phantom(args: argparse.Namespace) -> int:
     from sodium_prep.cli.phantom import make_phantom
 
     return make_phantom(args)
+
+
+def _phantom_cohort(args: argparse.Namespace) -> int:
+    from sodium_prep.cli.phantom import make_phantom_cohort
+
+    return make_phantom_cohort(args)
 
 
 def _pvc(args: argparse.Namespace) -> int:

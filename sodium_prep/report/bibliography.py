@@ -48,6 +48,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "without retraining. Med Image Anal 2023;86:102789.",
         "10.1016/j.media.2023.102789",
     ),
+    "bland1986": Source(
+        "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of clinical "
+        "measurement. Lancet 1986;327:307-310.",
+        "10.1016/S0140-6736(86)90837-8",
+    ),
     "boada1997": Source(
         "Boada FE, Gillen JS, Shen GX, Chang SY, Thulborn KR. Fast three dimensional sodium imaging. "
         "Magn Reson Med 1997;37:706-715.",
@@ -117,6 +122,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "brain at 7 Tesla. Magn Reson Med 2009;62:1338-1341.",
         "10.1002/mrm.22133",
     ),
+    "fortin2018": Source(
+        "Fortin JP, Cullen N, Sheline YI, et al. Harmonization of cortical thickness measurements across scanners"
+        " and sites. NeuroImage 2018;167:104-120.",
+        "10.1016/j.neuroimage.2017.11.024",
+    ),
     "gorgolewski2011": Source(
         "Gorgolewski K, Burns CD, Madison C, et al. Nipype: a flexible, lightweight and extensible neuroimaging data "
         "processing framework in Python. Front Neuroinform 2011;5:13.",
@@ -134,6 +144,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
     "hagiwara2021": Source(
         "Hagiwara A, Bydder M, Oughourlian TC, et al. Sodium MR neuroimaging. AJNR Am J Neuroradiol 2021;42:1920-1926.",
         "10.3174/ajnr.A7261",
+    ),
+    "hanley1982": Source(
+        "Hanley JA, McNeil BJ. The meaning and use of the area under a receiver operating characteristic (ROC) "
+        "curve. Radiology 1982;143:29-36.",
+        "10.1148/radiology.143.1.7063747",
     ),
     "harris2020": Source(
         "Harris CR, Millman KJ, van der Walt SJ, et al. Array programming with NumPy. Nature 2020;585:357-362.",
@@ -158,12 +173,25 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Hu X, Levin DN, Lauterbur PC, Spraggins T. SLIM: spectral localization by imaging. "
         "Magn Reson Med 1988;8:314-322."
     ),
+    "huber1964": Source(
+        "Huber PJ. Robust estimation of a location parameter. Ann Math Stat 1964;35:73-101.",
+        "10.1214/aoms/1177703732",
+    ),
     "hunter2007": Source(
         "Hunter JD. Matplotlib: a 2D graphics environment. Comput Sci Eng 2007;9:90-95.", "10.1109/MCSE.2007.55"
+    ),
+    "iglewicz1993": Source(
+        "Iglewicz B, Hoaglin DC. How to detect and handle outliers. ASQC Basic References in Quality Control 16. "
+        "ASQC Quality Press 1993."
     ),
     "inati2014": Source(
         "Inati SJ, Hansen MS, Kellman P. A fast optimal method for coil sensitivity estimation and adaptive coil "
         "combination for complex images. Proc Intl Soc Magn Reson Med 2014;22:4407."
+    ),
+    "johnson2007": Source(
+        "Johnson WE, Li C, Rabinovic A. Adjusting batch effects in microarray expression data using empirical "
+        "Bayes methods. Biostatistics 2007;8:118-127.",
+        "10.1093/biostatistics/kxj037",
     ),
     "kim2021": Source(
         "Kim SY, Song J, Yoon JH, Kim KN, Chung JY, Noh Y. Voxel-wise partial volume correction method for accurate "
@@ -179,6 +207,10 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Lachner S, Ruck L, Niesporek SC, et al. Comparison of optimized intensity correction methods for 23Na MRI of "
         "the human brain using a 32-channel phased array coil at 7 Tesla. Z Med Phys 2020;30:104-115.",
         "10.1016/j.zemedi.2019.10.004",
+    ),
+    "laird1982": Source(
+        "Laird NM, Ware JH. Random-effects models for longitudinal data. Biometrics 1982;38:963-974.",
+        "10.2307/2529876",
     ),
     "lucy1974": Source(
         "Lucy LB. An iterative technique for the rectification of observed distributions. Astron J 1974;79:745-754.",
@@ -220,6 +252,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "labels, and informative figures from statistical MRI images. J Open Source Softw 2019;4:1257.",
         "10.21105/joss.01257",
     ),
+    "nygaard2016": Source(
+        "Nygaard V, Rødland EA, Hovig E. Methods that remove batch effects while retaining group differences may "
+        "lead to exaggerated confidence in downstream analyses. Biostatistics 2016;17:29-39.",
+        "10.1093/biostatistics/kxv027",
+    ),
     "ouwerkerk2003": Source(
         "Ouwerkerk R, Bleich KB, Gillen JS, Pomper MG, Bottomley PA. Tissue sodium concentration in human brain tumors "
         "as measured with 23Na MR imaging. Radiology 2003;227:529-537.",
@@ -238,6 +275,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
     "richardson1972": Source(
         "Richardson WH. Bayesian-based iterative method of image restoration. J Opt Soc Am 1972;62:55-59.",
         "10.1364/JOSA.62.000055",
+    ),
+    "ridley2017": Source(
+        "Ridley B, Marchi A, Wirsich J, et al. Brain sodium MRI in human epilepsy: disturbances of ionic "
+        "homeostasis reflect the organization of pathological regions. NeuroImage 2017;157:173-183.",
+        "10.1016/j.neuroimage.2017.06.011",
     ),
     "ridley2018": Source(
         "Ridley B, Nagel AM, Bydder M, et al. Distribution of brain sodium long and short relaxation times and "
@@ -282,10 +324,20 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Proc 9th Python in Science Conf 2010:92-96.",
         "10.25080/Majora-92bf1922-011",
     ),
+    "shrout1979": Source(
+        "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. Psychol Bull "
+        "1979;86:420-428.",
+        "10.1037/0033-2909.86.2.420",
+    ),
     "sijbers1998": Source(
         "Sijbers J, den Dekker AJ, Scheunders P, Van Dyck D. Maximum-likelihood estimation of Rician distribution "
         "parameters. IEEE Trans Med Imaging 1998;17:357-361.",
         "10.1109/42.712125",
+    ),
+    "smith2009": Source(
+        "Smith SM, Nichols TE. Threshold-free cluster enhancement: addressing problems of smoothing, threshold "
+        "dependence and localisation in cluster inference. NeuroImage 2009;44:83-98.",
+        "10.1016/j.neuroimage.2008.03.061",
     ),
     "thomas2011": Source(
         "Thomas BA, Erlandsson K, Modat M, et al. The importance of appropriate partial volume correction for PET "
@@ -316,6 +368,11 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "Welch BL. The generalization of 'Student's' problem when several different population variances are involved. "
         "Biometrika 1947;34:28-35.",
         "10.1093/biomet/34.1-2.28",
+    ),
+    "winkler2014": Source(
+        "Winkler AM, Ridgway GR, Webster MA, Smith SM, Nichols TE. Permutation inference for the general linear "
+        "model. NeuroImage 2014;92:381-397.",
+        "10.1016/j.neuroimage.2014.01.060",
     ),
     "york2004": Source(
         "York D, Evensen NM, López Martínez M, De Basabe Delgado J. Unified equations for the slope, intercept, and "

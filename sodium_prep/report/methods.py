@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import quote
 
 from sodium_prep.report import methods_anatomy as anatomical
+from sodium_prep.report import methods_group as group_level
 from sodium_prep.report.bibliography import BIBLIOGRAPHY, Source
 from sodium_prep.report.methods_anatomy import Step, join
 
@@ -94,8 +95,28 @@ def build_methods(
             ``references`` (vials, CSF, vitreous), ``n_vials``, ``intercept`` (free, zero).
         ``regional``
             ``estimators`` (names of ``--pvc``), ``free_csf`` (bool), ``noise_covariance`` (bool).
+
+        and of the group level, where covariates, scores and regions are names in print:
+
+        ``quality``
+            ``raters`` (bool), ``n_excluded``.
         ``comparison``
-            ``covariates`` (names); of the group level.
+            ``covariates``, ``tissue_covariates``, ``negative_controls``, ``regions`` (in words), ``robust``,
+            ``weights`` (bool).
+        ``harmonisation``
+            ``method`` (site, combat), ``shown`` (bool: harmonised values are drawn).
+        ``normative``
+            ``n_controls``, ``covariates``.
+        ``longitudinal_change``
+            ``covariates``.
+        ``correlation``
+            ``scores``, ``methods`` (spearman, pearson), ``covariates``.
+        ``classification``
+            ``folds``, ``bootstraps``.
+        ``reliability``
+            ``repeat`` (in words).
+        ``voxelwise``
+            ``statistic`` (tfce, cluster), ``permutations``, ``covariates``.
     extra_sources
         Entries to add to or to replace in the bibliography, such as a user's own atlas.
 
@@ -344,19 +365,6 @@ def _regional(step: Step) -> str:
     return text.strip()
 
 
-def _comparison(step: Step) -> str:
-    text = (
-        "Groups were compared in the main regions, each estimated as one region, by the difference of means with "
-        "Welch's interval {welch1947} and by Hedges' g {hedges1981}."
-    )
-    if step.get("covariates"):
-        text += (
-            f" The difference at equal {join(list(step['covariates']))} comes from a linear model with "
-            "heteroskedasticity-consistent (HC3) errors {mackinnon1985}."
-        )
-    return text + " p values were corrected within each estimator and reference {benjamini1995}."
-
-
 def _software(step: Step) -> str:
     cited = {"nipype": "gorgolewski2011", "nibabel": "brett", "antspyx": "avants2011",
              "picsl_greedy": "yushkevich2016", "finufft": "barnett2019",
@@ -386,6 +394,14 @@ _WRITERS: Final[dict[str, tuple[str, Callable[[Step], str]]]] = {
     "weighted": ("Weighted images", _weighted),
     "calibration": ("Calibration", _calibration),
     "regional": ("Regional concentration", _regional),
-    "comparison": ("Group comparison", _comparison),
+    "quality": ("Quality of the scans", group_level.quality),
+    "comparison": ("Group comparison", group_level.comparison),
+    "harmonisation": ("Sites", group_level.harmonisation),
+    "normative": ("Distance from the controls", group_level.normative),
+    "longitudinal_change": ("Change over time", group_level.longitudinal),
+    "correlation": ("Scores", group_level.correlation),
+    "classification": ("Classification", group_level.classification),
+    "reliability": ("Reliability", group_level.reliability),
+    "voxelwise": ("Voxel by voxel", group_level.voxelwise),
     "software": ("Software", _software),
 }

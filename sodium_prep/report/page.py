@@ -1,19 +1,21 @@
 """The pages: one HTML file each, readable offline, with every text from outside escaped.
 
-A page that compares two figures holds one short script of ours, which the page's policy admits by its SHA-256 and
-without which all can still be read; any other page holds none.
+A participant's page that compares two figures, and the group page, hold one short script of ours, which the page's
+policy admits by its SHA-256 and without which all can still be read; any other page holds none.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import quote
 
 from sodium_prep.report.bibliography import BIBLIOGRAPHY
 from sodium_prep.report.layout import SliceColumns
@@ -54,7 +56,8 @@ class SummaryItem:
 class ReportFigure:
     """A figure in a section of :data:`SECTIONS`; ``wide`` for slices, which scroll sideways on a telephone.
 
-    ``label`` is what it is called beside a figure that it is compared with.
+    ``label`` is what it is called beside a figure that it is compared with. ``points`` are places in the figure, as
+    fractions of its width and of its height from the top, and what is said of each when it is pointed at.
     """
 
     section: str
@@ -64,6 +67,17 @@ class ReportFigure:
     alt: str = ""
     wide: bool = False
     label: str = ""
+    points: Sequence[tuple[float, float, str]] = ()
+    kind: ClassVar[str] = "figure"
+
+    @property
+    def points_json(self) -> str:
+        """The points as a script reads them: thousandths of width and height, and what is said of each."""
+        return json.dumps(
+            [[round(1000 * x, 1), round(1000 * y, 1), text] for x, y, text in self.points],
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
 
 
 @dataclass(frozen=True)
@@ -166,13 +180,113 @@ class ParticipantReport:
 
 
 @dataclass(frozen=True)
-class ParticipantRow:
-    """One row of the group page's table of participants."""
+class Cell:
+    """One cell of a table that can be sorted.
 
-    cells: Sequence[str]
-    state: str
-    verdict: Verdict = "info"
-    reason: str = ""
+    Attributes
+    ----------
+    text
+        In print.
+    order
+        Number to sort by; without it, the text is sorted by.
+    verdict
+        Of the quality control: printed as a badge in place of the text.
+    page
+        Participant whose page the cell leads to.
+    """
+
+    text: str
+    order: float | None = None
+    verdict: str = ""
+    page: str = ""
+
+    @property
+    def link(self) -> str:
+        """Relative address of the page; empty for a label that is not one of BIDS."""
+        return f"sub-{self.page}.html" if re.fullmatch("[A-Za-z0-9]+", self.page) else ""
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """A table that a reader may sort and filter; the first cell of a row names it."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    heading: str = ""
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class TextList:
+    """Lines to copy or to keep as a text file."""
+
+    heading: str
+    caption: str
+    file_name: str
+    lines: Sequence[str]
+    kind: ClassVar[str] = "list"
+
+    @property
+    def address(self) -> str:
+        """The text as an address that a browser saves."""
+        return "data:text/plain;charset=utf-8," + quote("\n".join(self.lines) + "\n", safe="")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Short facts side by side."""
+
+    items: Sequence[SummaryItem]
+    kind: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Sentences that stand out; ``tone`` is pass, info, warn or fail."""
+
+    lines: Sequence[str]
+    tone: str = "warn"
+    kind: ClassVar[str] = "notes"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Of what follows within a section."""
+
+    text: str
+    kind: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Plain words."""
+
+    text: str
+    kind: ClassVar[str] = "paragraph"
+
+
+Block = ReportFigure | DataTable | TextList | Facts | Notes | Heading | Paragraph
+
+
+@dataclass(frozen=True)
+class GroupSection:
+    """A section of the group page.
+
+    Attributes
+    ----------
+    key, heading
+        Anchor and heading.
+    blocks
+        What stands in it, in order.
+    label
+        Its name among the contents, if the heading is too long for that.
+    """
+
+    key: str
+    heading: str
+    blocks: Sequence[Block]
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,14 +294,10 @@ class GroupReport:
     """All that stands on the group page."""
 
     title: str
-    participant_columns: Sequence[str]
-    participants: Sequence[ParticipantRow]
+    subtitle: str
+    sections: Sequence[GroupSection]
     methods: MethodsText
-    figures: Sequence[ReportFigure] = ()
-    comparisons: Sequence[PrintedTable] = ()
-    no_comparison: str = "There are no groups to compare."
-    summary: Sequence[SummaryItem] = ()
-    notes: Sequence[str] = ()
+    model_toml: str = ""
     versions: Sequence[SummaryItem] = ()
 
 
@@ -212,7 +322,7 @@ def render_participant(report: ParticipantReport) -> str:
 
 def render_group(report: GroupReport) -> str:
     """The group page as HTML text."""
-    return _render("group.html.j2", report)
+    return _render("group.html.j2", report, script=_Script((_TEMPLATES / "group.js").read_text(encoding="utf-8")))
 
 
 def _render(template: str, report: ParticipantReport | GroupReport, **context: Any) -> str:

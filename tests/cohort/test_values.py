@@ -62,9 +62,12 @@ def test_participants_and_sessions_are_joined_as_text(study):
 
 def test_runs_apart_and_selections(study):
     cohort = gather(*study)
-    apart = measured_values(cohort, average_runs=False, regions=["Cortex"], exclude=["02"])
-    assert sorted(apart["run"]) == ["1", "1", "2", "2"]
-    assert set(apart["participant_id"]) == {"01"}
+    apart = measured_values(cohort, average_runs=False, regions=["Cortex"])
+    assert sorted(apart["run"]) == ["1", "1", "1", "2", "2"]
+    without = measured_values(
+        cohort, average_runs=False, excluded=[("01", "a", "na", "", "2"), ("02", "a", "na", "", "1")]
+    )
+    assert set(zip(without["participant_id"], without["run"], strict=True)) == {("01", "1")}
     assert measured_values(cohort, regions=["Thalamus"]).empty
 
 

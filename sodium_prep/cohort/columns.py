@@ -1,0 +1,104 @@
+"""Columns of participants' tables, which are text, as numbers and as the columns of a linear model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sodium_prep.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CATEGORIES: Final[tuple[str, ...]] = ("group", "sex", "site")
+"""Columns whose labels are never numbers, even where they look so."""
+_HIDDEN: Final = re.compile(r"\d+\+")
+"""BIDS' way to hide a high age, such as 89+: missing."""
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """Columns to hold constant.
+
+    Attributes
+    ----------
+    names
+        Covariates that are there and vary.
+    matrix
+        Their columns (n, k), without an intercept; numbers centred, categories as one column per further level.
+    complete
+        Who has all of them, (n,).
+    """
+
+    names: tuple[str, ...]
+    matrix: NDArray[np.float64]
+    complete: NDArray[np.bool_]
+
+
+def numbers(frame: pd.DataFrame, name: str, where: str = "participants.tsv") -> NDArray[np.float64]:
+    """A column of text as numbers (n,); empty cells and hidden ages (89+) are nan.
+
+    Raises
+    ------
+    InputError
+        If the column is missing or holds other text.
+    """
+    if name not in frame:
+        raise InputError(where, f"has no column {name}", "Add it, or ask for a column that is there")
+    cells = {cell: _number(cell) for cell in frame[name].unique()}
+    for cell, value in cells.items():
+        if value is None:
+            raise InputError(where, f"holds {cell!r} in column {name}", "Write numbers, and n/a for missing ones")
+    return frame[name].map(cells).to_numpy(dtype=float)
+
+
+def covariates(frame: pd.DataFrame, names: Sequence[str]) -> Covariates:
+    """Covariates of a linear model; those that are absent or the same in all are left out.
+
+    A column is a category if it is one of :data:`CATEGORIES` or holds any text that is not a number.
+
+    Parameters
+    ----------
+    frame
+        Rows of the values frame.
+    names
+        Columns to use, in order.
+    """
+    blocks: dict[str, NDArray[np.float64]] = {}
+    complete = np.ones(len(frame), dtype=bool)
+    for name in dict.fromkeys(names):
+        if name not in frame:
+            continue
+        cells = {cell: _number(cell) for cell in frame[name].unique()}
+        if name in CATEGORIES or None in cells.values():
+            column = frame[name].to_numpy(dtype=object)
+            there = column != ""
+            block = np.array([column == level for level in sorted(set(column[there]))[1:]], dtype=float).T
+        else:
+            block = frame[name].map(cells).to_numpy(dtype=float)[:, None]
+            there = np.isfinite(block[:, 0])
+        if block.size and (np.ptp(block[there], axis=0) > 0).any():
+            blocks[name] = block
+            complete &= there
+    kept = {name: block for name, block in blocks.items() if complete.any() and np.ptp(block[complete], axis=0).any()}
+    if not kept:
+        return Covariates((), np.zeros((len(frame), 0)), complete)
+    matrix = np.concatenate(list(kept.values()), axis=1)
+    matrix = matrix[:, np.ptp(matrix[complete], axis=0) > 0]
+    return Covariates(tuple(kept), matrix - matrix[complete].mean(axis=0), complete)
+
+
+def _number(cell: object) -> float | None:
+    """A cell as a number, nan where it is missing, None where it is text."""
+    if cell == "" or (isinstance(cell, str) and _HIDDEN.fullmatch(cell)):
+        return float("nan")
+    try:
+        value = float(cell)  # type: ignore[arg-type]
+    except ValueError:
+        return None
+    return value if np.isfinite(value) or not isinstance(cell, str) else None

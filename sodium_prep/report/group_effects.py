@@ -1,0 +1,335 @@
+"""Which groups differ, where and by how much: findings, main regions, effect sizes, comparisons, cautions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sodium_prep.cohort.cautions import comparison_cautions
+from sodium_prep.cohort.compare import MAIN_REGIONS, STRATUM
+from sodium_prep.report.group_plots import ForestRow, Interval, Strip, forest, strips
+from sodium_prep.report.group_results import (
+    MAX_REGIONS,
+    GroupResults,
+    estimator_name,
+    estimator_pair,
+    groups_of,
+    main_first,
+    references_of,
+    some,
+    strata,
+    whole_regions,
+    with_groups,
+)
+from sodium_prep.report.group_tables import interval, number, p_value, stratum_of, words
+from sodium_prep.report.page import (
+    Block,
+    Cell,
+    DataTable,
+    GroupSection,
+    Heading,
+    Notes,
+    Paragraph,
+    ReportFigure,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_GROUPS: Final = (
+    "There are no groups to compare: participants.tsv has no such column, or no two groups among the participants with "
+    "results."
+)
+_NONE: Final[Interval] = (math.nan, math.nan, math.nan)
+_ALPHA: Final = 0.05
+
+
+def findings(results: GroupResults) -> GroupSection:
+    """What differs, in words and one table, and what stands against believing it."""
+    blocks: list[Block] = []
+    table = _reported(results)
+    if table is None or not len(table):
+        blocks.append(Paragraph(results.missing.get("findings", NO_GROUPS)))
+    else:
+        blocks += [Notes(_sentences(table), "info"), _findings_table(table, results)]
+    if lines := cautions(results):
+        blocks += [Heading("Before you publish"), Notes(lines)]
+    return GroupSection("findings", "What differs", blocks, "Findings")
+
+
+def cautions(results: GroupResults) -> list[str]:
+    """What a reader must know before the numbers are used."""
+    lines = list(results.cautions)
+    if results.comparisons is not None and len(results.comparisons):
+        estimator = estimator_pair(results.comparisons)[-1]
+        lines += comparison_cautions(results.comparisons, estimator=estimator)
+    return list(dict.fromkeys(lines))
+
+
+def _reported(results: GroupResults) -> pd.DataFrame | None:
+    """Comparisons by the reported estimator and the primary reference."""
+    table = results.comparisons
+    if table is None or table.empty:
+        return None
+    here = table[(table["estimator"] == estimator_pair(table)[-1]) & (table["reference"] == references_of(table)[0])]
+    return here.reset_index(drop=True)
+
+
+def effect_name(row: Mapping[Any, Any]) -> str:
+    """The column of the difference that counts: the adjusted one, where there is one."""
+    return "adjusted" if _finite(row.get("adjusted")) else "difference"
+
+
+def _p_name(row: Mapping[Any, Any]) -> str:
+    return "adjusted_p_fdr" if effect_name(row) == "adjusted" else "p_fdr"
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _tested(row: Mapping[Any, Any]) -> bool:
+    return bool(row["state"] == "compared" and row.get("role", "tested") != "negative_control")
+
+
+def _sentences(table: pd.DataFrame) -> list[str]:
+    """For every pair and stratum, which regions differ."""
+    lines = []
+    by = [name for name in STRATUM if name in table]
+    many = [name for name in by if table[name].nunique() > 1]
+    for key, part in table.groupby(["group_1", "group_2", *by], sort=False):
+        rows = [row for row in part.to_dict("records") if _tested(row)]
+        start = f"{key[1]} minus {key[0]}{' (' + stratum_of({n: part.iloc[0][n] for n in many}) + ')' if many else ''}"
+        if not rows:
+            lines.append(f"{start}: not compared ({', '.join(sorted(set(part['state'])))}).")
+            continue
+        n = f"n = {int(rows[0]['n_2'])} and {int(rows[0]['n_1'])}"
+        sure = [row for row in rows if _finite(row[_p_name(row)]) and row[_p_name(row)] < _ALPHA]
+        how = f"{estimator_name(rows[0]['estimator'])} values, reference {rows[0]['reference']}, {n}"
+        if not sure:
+            lines.append(f"{start}: no difference in {_count(len(rows))} after correction for the false discovery rate "
+                         f"({how}).")  # fmt: skip
+        else:
+            told = ", ".join(f"{row['region']}{_side(row)} {_signed(row)}" for row in sure)
+            lines.append(f"{start}: {len(sure)} of {_count(len(rows))} differ: {told} ({how}).")
+    return lines
+
+
+def _count(n: int) -> str:
+    return f"{n} tested region{'' if n == 1 else 's'}"
+
+
+def _side(row: Mapping[Any, Any]) -> str:
+    return f" {row['hemisphere']}" if row.get("hemisphere", "both") != "both" else ""
+
+
+def _signed(row: Mapping[Any, Any]) -> str:
+    name = effect_name(row)
+    percent = f", {100 * row[name] / row['mean_1']:+.1f} %" if row["mean_1"] else ""
+    text = f"{row[name]:+.1f} mM [{row[f'{name}_ci_low']:.1f}, {row[f'{name}_ci_high']:.1f}]{percent}"
+    return text.replace("-", "\u2212")
+
+
+def _findings_table(table: pd.DataFrame, results: GroupResults) -> DataTable:
+    """A row for each region: the effect as reported, uncorrected, at equal tissue and by the other references."""
+    every = results.comparisons
+    assert every is not None
+    others = references_of(every)[1:]
+    tissue = "tissue_adjusted" in every and every["tissue_adjusted"].notna().any()
+    reading = "reading" in every and (every["reading"].fillna("") != "").any()
+    pairs = table[["group_1", "group_2"]].drop_duplicates()
+    keys = [n for n in ("group_1", "group_2", *STRATUM, "region", "hemisphere", "index") if n in every]
+    lookup = {
+        (tuple(row[n] for n in keys), row["estimator"], row["reference"]): row for row in every.to_dict("records")
+    }
+    show = [name for name in STRATUM if name in table and table[name].nunique() > 1]
+    rows = []
+    for row in table.to_dict("records"):
+        own = tuple(row[n] for n in keys)
+        control = " (negative control)" if row.get("role") == "negative_control" else ""
+        cells = [Cell(f"{row['region']}{_side(row)}{control}")]
+        cells += [Cell(f"{row['group_2']} minus {row['group_1']}")] if len(pairs) > 1 else []
+        cells += [Cell(stratum_of({n: row[n] for n in show}))] if show else []
+        raw = lookup.get((own, "none", row["reference"]))
+        cells += [_effect_cell(raw), _effect_cell(row), _percent_cell(row), p_value(row[_p_name(row)]),
+                  interval(row, "hedges_g", 2)]  # fmt: skip
+        cells += [interval(row, "tissue_adjusted", 1), p_value(row.get("tissue_adjusted_p_fdr"))] if tissue else []
+        cells += [_percent_cell(lookup.get((own, row["estimator"], other))) for other in others]
+        cells += [words(row.get("reading") if row["state"] == "compared" else row["state"])] if reading else []
+        rows.append(cells)
+    columns = ["Region", *(["Groups"] if len(pairs) > 1 else []), *(["Scan"] if show else []), "Uncorrected, mM",
+               "Corrected, mM", "%", "p (FDR)", "Hedges' g", *(["At equal tissue, mM", "p (FDR)"] if tissue else []),
+               *(f"% by {other}" for other in others), *(["Reading"] if reading else [])]  # fmt: skip
+    covariates = sorted({str(c) for c in table.get("covariates", []) if c})
+    caption = (
+        f"Second group minus first by {references_of(every)[0]}, adjusted for {'; '.join(covariates) or 'nothing'}; "
+        "percent of the first group's mean; brackets: 95 % intervals."
+    )
+    if tissue:
+        caption += " At equal tissue: at equal volume and CSF of the region besides."
+    return DataTable(caption, columns, rows)
+
+
+def _effect_cell(row: Mapping[Any, Any] | None) -> Cell:
+    return interval(row, effect_name(row), 1) if row else Cell("n/a")
+
+
+def _percent_cell(row: Mapping[Any, Any] | None) -> Cell:
+    if not row or not _finite(row[effect_name(row)]) or not row["mean_1"]:
+        return Cell("n/a")
+    value = number(100 * row[effect_name(row)] / row["mean_1"], 1, sign=True)
+    p = row[_p_name(row)]
+    return Cell(value.text + (" *" if _finite(p) and p < _ALPHA else ""), value.order)
+
+
+def regions(results: GroupResults) -> GroupSection:
+    """Values of each participant in the main regions, uncorrected beside corrected."""
+    blocks: list[Block] = []
+    groups = groups_of(results)
+    for name, part in strata(with_groups(whole_regions(results.values), results)):
+        for reference in references_of(part):
+            here = part[part["reference"] == reference]
+            shown = ", ".join(filter(None, (name, f"reference: {reference}")))
+            blocks.append(_strips(here, results, groups, shown))
+    return GroupSection(
+        "regions",
+        "Main regions by group",
+        blocks or [Paragraph("No participant has a regional table yet.")],
+        "Main regions",
+    )
+
+
+def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], title: str) -> ReportFigure:
+    estimators = estimator_pair(values)
+    names = [r for r in MAIN_REGIONS if r in set(values["region"])] or main_first(set(values["region"]))[:8]
+    columns = groups or sorted(set(values["shown"]))
+    columns += ["no group"] if groups and "no group" in set(values["shown"]) else []
+    rows = []
+    for region in names:
+        for estimator in estimators:
+            here = values[(values["region"] == region) & (values["estimator"] == estimator)]
+            cells = {
+                g: [
+                    (w, v, g)
+                    for w, v in here.loc[here["shown"] == g, ["participant_id", "tsc"]].itertuples(index=False)
+                ]
+                for g in columns
+            }
+            base, model = _model(here, results, groups)
+            rows.append(Strip(f"{region}\n{estimator_name(estimator)}", cells, model, base))
+    drawn = strips([rows] if len(estimators) == 2 else [[r] for r in rows], title=title, groups=columns)
+    caption = (
+        "One dot per participant; shaded: their distribution, from ten on. Panels of a region share their scale, so that "
+        "the shift by partial volume correction shows."
+    )
+    if any(panel.model for panel in rows):
+        caption += (
+            " Dashed: mean of the first group. Diamond: that mean plus the model's difference at equal covariates, with "
+            "its 95 % interval; an interval that leaves out the dashed line is a difference."
+        )
+    alt = f"Dots of TSC in {', '.join(names)} by group ({', '.join(columns)}), {title}."
+    return ReportFigure("group", title, caption, drawn.svg, alt, wide=len(estimators) == 2, points=drawn.points)
+
+
+def _model(
+    here: pd.DataFrame, results: GroupResults, groups: Sequence[str]
+) -> tuple[float | None, dict[str, Interval]]:
+    """Mean of the first group, and for every other one that mean plus the model's difference."""
+    table = results.comparisons
+    if table is None or table.empty or here.empty or len(groups) < 2:
+        return None, {}
+    first = here.iloc[0]
+    chosen = table[table["state"] == "compared"]
+    for name in ("region", "estimator", "reference", *STRATUM):
+        if name in chosen and name in here:
+            chosen = chosen[chosen[name] == first[name]]
+    if "hemisphere" in chosen:
+        chosen = chosen[chosen["hemisphere"] == "both"]
+    base, model = None, {}
+    for row in chosen.to_dict("records"):
+        pair = (row["group_1"], row["group_2"])
+        if groups[0] not in pair:
+            continue
+        name, sign, own = effect_name(row), (1.0 if pair[0] == groups[0] else -1.0), pair[pair[0] == groups[0]]
+        base = float(row["mean_1"] if sign > 0 else row["mean_2"])
+        value, *ends = (base + sign * float(row[n]) for n in (name, f"{name}_ci_low", f"{name}_ci_high"))
+        if math.isfinite(value):
+            model[own] = (value, min(ends), max(ends))
+    return base, model
+
+
+def effects(results: GroupResults) -> GroupSection | None:
+    """Effect sizes of all regions, and the table of comparisons."""
+    table = results.comparisons
+    if table is None or table.empty:
+        return None
+    blocks: list[Block] = []
+    for (first, second), part in table.groupby(["group_1", "group_2"], sort=False):
+        for name, here in strata(part.assign(participant_id="")):
+            title = ", ".join(filter(None, (f"{second} minus {first}", name)))
+            blocks += _forest(here, title)
+            for reference in references_of(here):
+                blocks.append(
+                    _comparison_table(here[here["reference"] == reference], f"{title}, reference: {reference}")
+                )
+    return GroupSection("effects", "Group comparisons", blocks, "Comparisons")
+
+
+def _forest(part: pd.DataFrame, title: str) -> list[Block]:
+    made = part[(part["state"] == "compared") & part["hedges_g"].notna()]
+    if made.empty:
+        return []
+    estimators, references = estimator_pair(made), references_of(made)
+    found: dict[str, tuple[dict[str, dict[str, Interval]], bool, float]] = {}
+    for row in made[made["estimator"].isin(estimators)].to_dict("records"):
+        label = f"{row['region']}{_side(row)}"
+        effects, _, size = found.setdefault(label, ({}, row.get("role") == "negative_control", 0.0))
+        value = tuple(float(row[n]) for n in ("hedges_g", "hedges_g_ci_low", "hedges_g_ci_high"))
+        effects.setdefault(row["reference"], {})[estimator_name(row["estimator"])] = value  # type: ignore[assignment]
+        found[label] = (effects, row.get("role") == "negative_control", max(size, abs(value[0])))
+    order = sorted(found, key=lambda label: (found[label][1], -found[label][2]))
+    rows = [ForestRow(label, found[label][0], found[label][1]) for label in order[:MAX_REGIONS]]
+    drawn = forest(rows, title=title, panels=references, series=[estimator_name(e) for e in estimators])
+    caption = (
+        "Difference in standard deviations, without adjustment, by region and reference; largest first, negative controls "
+        "(grey squares) last."
+    )
+    if len(order) > MAX_REGIONS:
+        caption += f" The {MAX_REGIONS} regions of largest effect of {len(order)}; the table holds all."
+    alt = f"Effect sizes of {len(rows)} regions with 95 % intervals, {title}."
+    return [ReportFigure("group", title, caption, drawn.svg, alt, wide=len(references) > 1, points=drawn.points)]
+
+
+def _comparison_table(part: pd.DataFrame, title: str) -> DataTable:
+    tissue = "tissue_adjusted" in part and part["tissue_adjusted"].notna().any()
+    covariates = sorted({str(c) for c in part.get("covariates", []) if c})
+    caption = f"Adjusted for: {'; '.join(covariates) or 'nothing'}. Brackets: 95 % intervals."
+    columns = ["Region", "Estimator", "n", "Means (SD), mM", "Difference, mM", "p (FDR)", "Hedges' g",
+               "Adjusted difference, mM", "p (FDR), adjusted",
+               *(["At equal tissue, mM", "p (FDR), equal tissue"] if tissue else [])]  # fmt: skip
+    estimators = list(dict.fromkeys((*estimator_pair(part), *part["estimator"])))
+    names = main_first(set(part["region"]))
+    ordered = sorted(
+        part.to_dict("records"),
+        key=lambda row: (row.get("role") == "negative_control", names.index(row["region"]), _side(row),
+                         estimators.index(row["estimator"])),
+    )  # fmt: skip
+    return DataTable(caption, columns, [_comparison_row(row, bool(tissue)) for row in ordered], title)
+
+
+def _comparison_row(row: Mapping[Any, Any], tissue: bool) -> list[Cell]:
+    control = " (negative control)" if row.get("role") == "negative_control" else ""
+    start = [
+        Cell(f"{row['region']}{_side(row)}{control}"),
+        Cell(estimator_name(row["estimator"])),
+        Cell(f"{row['n_1']:.0f}\u00a0/\u00a0{row['n_2']:.0f}"),
+    ]
+    if row["state"] != "compared":
+        return [*start, Cell(row["state"]), *[Cell("")] * (5 + 2 * tissue)]
+    means = f"{row['mean_1']:.1f} ({row['sd_1']:.1f}) and {row['mean_2']:.1f} ({row['sd_2']:.1f})"
+    cells = [Cell(means, float(row["mean_1"])), interval(row, "difference", 1), p_value(row["p_fdr"]),
+             interval(row, "hedges_g", 2), interval(row, "adjusted", 1), p_value(row["adjusted_p_fdr"])]  # fmt: skip
+    if tissue:
+        cells += [interval(row, "tissue_adjusted", 1), p_value(row.get("tissue_adjusted_p_fdr"))]
+    return [*start, *cells]

@@ -1,0 +1,360 @@
+"""What else is known of the cohort: sites, age, distances from the controls, change, scores, lesions, repeat scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from sodium_prep.cohort.compare import MAIN_REGIONS, STRATUM
+from sodium_prep.report.group_plots import Dot, Scatter, Strip, heat_map, roc_curves, scatters, strips
+from sodium_prep.report.group_results import (
+    MAX_REGIONS,
+    GroupResults,
+    estimator_name,
+    estimator_pair,
+    groups_of,
+    main_first,
+    primary,
+    references_of,
+    some,
+    strata,
+    with_groups,
+)
+from sodium_prep.report.group_tables import frame_table
+from sodium_prep.report.page import Block, GroupSection, Paragraph, ReportFigure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MAX_HOVER: Final = 12_000
+_MAX_PEOPLE: Final = 1000
+
+
+def _section(
+    key: str, heading: str, blocks: Sequence[Block], results: GroupResults, label: str = ""
+) -> GroupSection | None:
+    """A section, or why it is empty; None where there is neither."""
+    if blocks:
+        return GroupSection(key, heading, blocks, label)
+    if key in results.missing:
+        return GroupSection(key, heading, [Paragraph(f"Not available: {results.missing[key]}.")], label)
+    return None
+
+
+def _main(results: GroupResults, values: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The main regions by the reported estimator and primary reference, stratum by stratum."""
+    if not some(values):
+        return []
+    here = with_groups(primary(values), results)
+    here = here[here["region"].isin(MAIN_REGIONS) & (here["region"] != here["reference"])]
+    return strata(here)
+
+
+def _told(values: pd.DataFrame, name: str) -> str:
+    first = values.iloc[0]
+    return ", ".join(filter(None, (name, f"{estimator_name(first['estimator'])}, reference: {first['reference']}")))
+
+
+def _groups(results: GroupResults, values: pd.DataFrame) -> list[str]:
+    groups = groups_of(results)
+    return groups + sorted(set(values["shown"]) - set(groups))
+
+
+def sites(results: GroupResults) -> GroupSection | None:
+    """Values by site, before and after harmonisation."""
+    blocks: list[Block] = []
+    raw = dict(_main(results, results.values))
+    after = dict(_main(results, results.harmonised)) if results.harmonised is not None else {}
+    for name, part in raw.items():
+        if "site" not in part or len(labels := sorted(set(part["site"]) - {""})) < 2:
+            continue
+        panels = []
+        regions = [r for r in MAIN_REGIONS if r in set(part["region"])]
+        for region in regions:
+            panels.append(_by_site(part, region, labels, "as measured" if after else ""))
+            if name in after:
+                panels.append(_by_site(after[name], region, labels, "harmonised"))
+        groups = _groups(results, part)
+        title = _told(part, name)
+        drawn = strips([panels], title=title, groups=groups)
+        caption = "One dot per participant, coloured by group."
+        if after:
+            caption += (
+                " Harmonised values are for looking at: the models take the values as measured, with the site in the "
+                "model, since tests of harmonised values without it find too many differences."
+            )
+        blocks.append(
+            ReportFigure("group", title, caption, drawn.svg, f"Values by site, {title}.", True, "", drawn.points)
+        )
+    return _section("sites", "Sites", blocks, results)
+
+
+def _by_site(values: pd.DataFrame, region: str, labels: Sequence[str], what: str) -> Strip:
+    here = values[values["region"] == region]
+    columns = {
+        site: list(
+            here.loc[here["site"] == site, ["participant_id", "tsc", "shown"]].itertuples(index=False, name=None)
+        )
+        for site in labels
+    }
+    return Strip("\n".join(filter(None, (region, what))), columns)
+
+
+def age(results: GroupResults) -> GroupSection | None:
+    """Values against age."""
+    blocks: list[Block] = []
+    for name, part in _main(results, results.values):
+        if "age" not in part:
+            continue
+        figure = _against(part, "age", name, results, "age (years)", "A line is the least-squares fit of a group.")
+        blocks += [figure] if figure else []
+    return _section("age", "Age", blocks, results)
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
+    import pandas as pd
+
+    return pd.to_numeric(column, errors="coerce")
+
+
+def _against(
+    part: pd.DataFrame, column: str, name: str, results: GroupResults, axis: str, caption: str, **how: bool
+) -> ReportFigure | None:
+    """Main regions against a column, a panel for each."""
+    part = part.assign(at=_numbers(part[column]))
+    part = part[np.isfinite(part["at"]) & np.isfinite(part["tsc"])]
+    if part["at"].nunique() < 2:
+        return None
+    panels = [
+        Scatter(region, _dots(part[part["region"] == region], "at", "tsc"), **(how or {"fitted": True}))
+        for region in MAIN_REGIONS
+        if region in set(part["region"])
+    ]
+    title = _told(part, name)
+    drawn = scatters(panels, title=title, groups=_groups(results, part), x=axis, y="TSC (mM)")
+    caption = f"One dot per participant{' and session' if how.get('joined') else ''}. {caption}"
+    alt = f"Main regions against {column}, {title}."
+    return ReportFigure("group", title, caption, drawn.svg, alt, len(panels) > 1, "", drawn.points)
+
+
+def _dots(frame: pd.DataFrame, x: str, y: str) -> list[Dot]:
+    columns = (frame[name] for name in (x, y, "shown", "participant_id"))
+    return [Dot(float(a), float(b), str(g), str(w)) for a, b, g, w in zip(*columns, strict=True)]
+
+
+def scores_of_regions(results: GroupResults) -> GroupSection | None:
+    """Distances from the controls, participants by regions."""
+    table = results.zscores
+    blocks: list[Block] = []
+    if table is not None and some(table):
+        here = table[table["measure"] == "tsc"] if "measure" in table else table
+        here = here[(here["estimator"] == estimator_pair(here)[-1]) & (here["reference"] == references_of(here)[0])]
+        for name, part in strata(here):
+            blocks += _heat(part, name, results)
+    return _section("zscores", "Distance from the controls", blocks, results, "z scores")
+
+
+def _heat(part: pd.DataFrame, name: str, results: GroupResults) -> list[Block]:
+    merged = part[part["hemisphere"] == "both"] if (part["hemisphere"] == "both").any() else part
+    side = merged["hemisphere"].map({"both": "", "L": " L", "R": " R"}).fillna("")
+    merged = merged.assign(label=merged["region"] + side, z=merged["z"].astype(float))
+    regions = main_first(set(merged["label"]))
+    wide = merged.pivot_table(index="participant_id", columns="label", values="z", aggfunc="mean", dropna=False)
+    wide = wide.reindex(columns=regions)[regions[:MAX_REGIONS]]
+    wide = wide[np.isfinite(wide).any(axis=1)]
+    if wide.empty:
+        return []
+    people = results.cohort.participants
+    own = dict(zip(people["participant_id"], people[results.group], strict=True)) if results.group in people else {}
+    groups = groups_of(results)
+    order = sorted(
+        wide.index,
+        key=lambda who: (groups.index(own[who]) if own.get(who) in groups else len(groups), -wide.loc[who].mean()),
+    )
+    caption = (
+        "One row per participant, by group and within it by the mean of the row; controls are compared with the other "
+        "controls. Grey: no value, or left out for unusual CSF."
+    )
+    if len(order) > _MAX_PEOPLE:
+        caption += f" Of {len(order)} participants the first {_MAX_PEOPLE}; group/group_zscores.tsv holds all."
+    if len(regions) > MAX_REGIONS:
+        caption += f" Of {len(regions)} regions the first {MAX_REGIONS}."
+    if (few := part["n_controls"].max() if "n_controls" in part else np.inf) < 10:
+        caption += f" Only {few:.0f} controls: their range is imprecise."
+    if len(order) <= 60:
+        caption += " Numbers are printed from 1.96 on, which 5 % of controls exceed by chance in each region."
+    order = order[:_MAX_PEOPLE]
+    title = _told(part, name)
+    drawn = heat_map(
+        wide.loc[order].to_numpy(), people=order, groups=[str(own.get(who, "")) for who in order],
+        regions=list(wide.columns), title=title,
+    )  # fmt: skip
+    points = drawn.points if len(drawn.points) <= _MAX_HOVER else ()
+    return [ReportFigure("group", title, caption, drawn.svg, f"Heat map of z, {title}.", True, "", points)]
+
+
+def change(results: GroupResults) -> GroupSection | None:
+    """Repeated sessions over time, and the change that the models find."""
+    blocks: list[Block] = []
+    if results.time and results.time in results.values:
+        here = with_groups(primary(results.values), results)
+        here = here[here["region"].isin(MAIN_REGIONS) & (here["region"] != here["reference"])]
+        many = here.groupby("participant_id")["session_id"].nunique() > 1
+        here = here[here["participant_id"].isin(many.index[many])]
+        if some(here):
+            figure = _against(here, results.time, "", results, results.time, "Sessions of a participant are joined.",
+                              joined=True)  # fmt: skip
+            blocks += [figure] if figure else []
+    blocks += _printed(results.longitudinal, "Change", "Mixed models; brackets: 95 % intervals.")
+    return _section("change", "Change over time", blocks, results, "Change")
+
+
+def _printed(table: pd.DataFrame | None, heading: str, caption: str) -> list[Block]:
+    return [frame_table(table, heading=heading, caption=caption)] if table is not None and some(table) else []
+
+
+def clinical(results: GroupResults) -> GroupSection | None:
+    """Correlations with scores, and how well values tell groups apart."""
+    blocks: list[Block] = []
+    for name, part in _main(results, results.values):
+        for score in results.scores:
+            if score in part:
+                figure = _against(part, score, name, results, score, "A line is the least-squares fit of a group.")
+                blocks += [figure] if figure else []
+    blocks += _printed(results.correlations, "Correlations with scores", "Brackets: 95 % intervals.")
+    if results.roc is not None and some(results.roc):
+        blocks += _roc(results)
+    caption = "Area under the curve; the cross-validated one is what to expect in other participants of such a cohort."
+    blocks += _printed(results.roc, "Telling groups apart", caption)
+    return _section("scores", "Scores and classification", blocks, results, "Scores")
+
+
+def roc_points(values: Sequence[float], case: Sequence[bool]) -> tuple[list[float], list[float]]:
+    """False positive rate and sensitivity over all thresholds, cases being those above.
+
+    Ties move both at once (Fawcett, Pattern Recognit Lett 2006;27:861).
+    """
+    v, c = np.asarray(values, dtype=float), np.asarray(case, dtype=bool)
+    steps = sorted(set(v.tolist()), reverse=True)
+    fpr = [0.0, *(float((v[~c] >= t).mean()) for t in steps)]
+    tpr = [0.0, *(float((v[c] >= t).mean()) for t in steps)]
+    return fpr, tpr
+
+
+def _roc(results: GroupResults) -> list[Block]:
+    """Curves of the main regions for the first two groups."""
+    groups = groups_of(results)
+    parts = _main(results, results.values)
+    if len(groups) < 2 or not parts:
+        return []
+    name, part = parts[0]
+    curves = {}
+    for region in [r for r in MAIN_REGIONS if r in set(part["region"])]:
+        here = part[(part["region"] == region) & part["shown"].isin(groups[:2])]
+        case = (here["shown"] == groups[1]).to_numpy()
+        if case.any() and not case.all():
+            fpr, tpr = roc_points(here["tsc"].tolist(), case.tolist())
+            curves[f"{region} ({np.trapezoid(tpr, fpr):.2f})"] = (fpr, tpr)
+    if not curves:
+        return []
+    title = f"{groups[1]} against {groups[0]}, {_told(part, name)}"
+    caption = (
+        "Curves of single regions, without cross-validation, area in brackets; one below the diagonal means lower values "
+        f"in {groups[1]}."
+    )
+    return [ReportFigure("group", title, caption, roc_curves(curves, title=title).svg, f"ROC curves, {title}.")]
+
+
+def lesions(results: GroupResults) -> GroupSection | None:
+    """Lesion over its mirror region, against the time since onset."""
+    table = results.lesions
+    blocks: list[Block] = []
+    if table is not None and some(table):
+        here = table[table["reference"] == references_of(table)[0]] if "reference" in table else table
+        here = here[here["estimator"] == estimator_pair(here)[-1]] if "estimator" in here else here
+        here = here.assign(shown=_group_of(here, results))
+        if "onset" in here:
+            here = here.assign(at=_numbers(here["onset"]), ratio=_numbers(here["mirror_ratio"]))
+            here = here[np.isfinite(here["at"]) & np.isfinite(here["ratio"])]
+            if here["at"].nunique() > 1:
+                blocks.append(_lesion_figure(here, results))
+        skip = ("onset",) if "onset" in table and not results.onset else ()
+        blocks.append(
+            frame_table(table, heading="Lesions", caption="Concentration over that of what lies opposite.", skip=skip)
+        )
+    return _section("lesions", "Lesions", blocks, results)
+
+
+def _group_of(frame: pd.DataFrame, results: GroupResults) -> list[str]:
+    people = results.cohort.participants
+    own = dict(zip(people["participant_id"], people[results.group], strict=True)) if results.group in people else {}
+    return [own.get(who) or ("no group" if own else "all") for who in frame["participant_id"]]
+
+
+def _lesion_figure(here: pd.DataFrame, results: GroupResults) -> ReportFigure:
+    panels = [Scatter(str(region), _dots(part, "at", "ratio")) for region, part in here.groupby("region", sort=False)]
+    title = "Lesion over its mirror region"
+    log = bool((here["at"] > 0).all() and here["at"].max() > 20 * here["at"].min())
+    axis = results.onset or "time since onset"
+    drawn = scatters(panels[:6], title=title, groups=_groups(results, here), x=axis, y="ratio", log_x=log)
+    return ReportFigure("group", title, "One dot per lesion; 1 is no difference.", drawn.svg,
+                        f"{title} against {axis}.", len(panels) > 1, "", drawn.points)  # fmt: skip
+
+
+def repeatability(results: GroupResults) -> GroupSection | None:
+    """Repeat scans: agreement of the first two, and the tables of reliability."""
+    blocks: list[Block] = []
+    if results.reliability is not None and some(results.reliability):
+        blocks += _bland_altman(results)
+    caption = (
+        "cov: coefficient of variation within a participant; mdc: minimal detectable change; icc: intraclass correlation; "
+        "bias and limits of agreement by Bland and Altman. Brackets: 95 % intervals."
+    )
+    skip = [n for n in STRATUM if n == "atlas"]
+    if results.reliability is not None and some(results.reliability):
+        blocks.append(frame_table(results.reliability, heading="Repeat scans", caption=caption, skip=skip))
+    blocks += _printed(results.between_sites, "Between sites", "Participants scanned at several sites.")
+    return _section("reliability", "Reliability", blocks, results)
+
+
+def _bland_altman(results: GroupResults) -> list[Block]:
+    """Second run minus first against their mean, in the main regions."""
+    long = results.cohort.tsc.rename(columns={"name": "region"})
+    if long.empty or "run" not in long:
+        return []
+    here = primary(long[long["region"].isin(MAIN_REGIONS)])
+    here = here.assign(tsc=here["tsc"].astype(float))
+    keys = ["participant_id", "session_id", "acquisition", "reconstruction", "region"]
+    pairs = here.sort_values("run").groupby(keys, sort=False)["tsc"].agg(["first", "last", "size"]).reset_index()
+    pairs = pairs[pairs["size"] == 2]
+    pairs = pairs.assign(mean=(pairs["first"] + pairs["last"]) / 2, change=pairs["last"] - pairs["first"])
+    pairs = pairs.assign(shown=_group_of(pairs, results)).dropna(subset=["change"])
+    panels = []
+    for region in [r for r in MAIN_REGIONS if (pairs["region"] == r).sum() >= 3]:
+        part = pairs[pairs["region"] == region]
+        bias, spread = float(part["change"].mean()), 1.96 * float(part["change"].std(ddof=1))
+        if spread > 0:
+            levels = {"+1.96 SD": bias + spread, "bias": bias, "\u22121.96 SD": bias - spread}
+            panels.append(Scatter(region, _dots(part, "mean", "change"), levels=levels))
+    if not panels:
+        return []
+    title = "Second run minus first"
+    drawn = scatters(panels, title=title, groups=_groups(results, pairs), x="mean of both (mM)", y="difference (mM)")
+    caption = "One dot per session with two runs; dashed: bias and limits of agreement."
+    return [
+        ReportFigure(
+            "group", title, caption, drawn.svg, f"Bland-Altman plots, {title}.", len(panels) > 1, "", drawn.points
+        )
+    ]
+
+
+def voxelwise(results: GroupResults) -> GroupSection | None:
+    """Figures of maps, made elsewhere."""
+    from sodium_prep.report.page import Heading
+
+    blocks: list[Block] = []
+    for heading, figures in results.figures.items():
+        blocks += [Heading(heading), *figures] if figures else []
+    return _section("voxelwise", "Voxel by voxel", blocks, results)
