@@ -121,14 +121,11 @@ class Comparisons:
     table
         One row per stratum, reference, estimator, pair of groups, region and hemisphere.
     refusals
-        What stands in the way of pairs that were not compared.
-    cautions
-        What a reader of the table must know.
+        What was not compared, and what stands in the way.
     """
 
     table: pd.DataFrame
     refusals: tuple[str, ...] = ()
-    cautions: tuple[str, ...] = ()
 
 
 def main_values(cohort: Cohort) -> pd.DataFrame:
@@ -182,11 +179,10 @@ def compare_groups(values: pd.DataFrame, model: GroupModel | None = None) -> Com
     refused = table.loc[table["state"] == _CONFOUNDED, ["group_1", "group_2"]].drop_duplicates()
     people = people_of(values)
     refusals = [f"{confounding_text(people, model, a, b)}: not compared." for a, b in refused.to_numpy()]
-    cautions = reference_disagreements(table, model.alpha)
     asked = [*model.regions, *model.negative_controls]
     if len(table) and (absent := [name for name in asked if name not in set(chosen["region"])]):
-        cautions.append(f"The tables have no values of {', '.join(absent)}.")
-    return Comparisons(table, tuple(refusals), tuple(cautions))
+        refusals.append(f"The tables have no values of {', '.join(absent)}: not compared.")
+    return Comparisons(table, tuple(refusals))
 
 
 def _chosen(values: pd.DataFrame, model: GroupModel) -> pd.DataFrame:
@@ -446,11 +442,6 @@ def _differs(row: Mapping[Any, Any], alpha: float) -> bool:
     return _p(row, _main(row)) < alpha
 
 
-def _percent(row: Mapping[Any, Any]) -> float:
-    main = _main(row)
-    return float(row["percent" if main == "difference" else f"{main}_percent"])
-
-
 def _reading(row: Mapping[Any, Any], alpha: float) -> str:
     """What the models of one row say together."""
     if row["state"] != "compared":
@@ -481,44 +472,3 @@ def _opposed(rows: Sequence[Mapping[Any, Any]], alpha: float) -> bool:
     """Whether references disagree in the sign of a difference that one of them shows."""
     signs = {np.sign(row[_main(row)]) for row in rows}
     return {-1.0, 1.0} <= signs and any(_differs(row, alpha) for row in rows)
-
-
-def reference_disagreements(table: pd.DataFrame, alpha: float = 0.05) -> list[str]:
-    """Where the reference of concentration decides what a comparison says.
-
-    A disease that raises the sodium concentration of CSF lowers, by the CSF reference, all concentrations of those who
-    have it: in Alzheimer's disease, +13 % in the hippocampus by an outer reference (Mohamed et al., In Vivo 2021) and
-    +21 % in CSF (Kerl et al., J Neuroimaging 2024) would make -6 %.
-
-    Parameters
-    ----------
-    table
-        Of :func:`compare_groups`.
-    alpha
-        Level below which a p value counts as a difference.
-
-    Returns
-    -------
-    One line for each reference that differs between groups itself, and for each region, estimator and pair whose
-    references disagree in sign.
-    """
-    lines = []
-    compared = table[table["state"] == "compared"]
-    for row in compared[compared["region"].isin(set(table["reference"]))].to_dict("records"):
-        if _differs(row, alpha):
-            lines.append(
-                f"{_named(row)}: {_percent(row):+.1f} % by {row['reference']}. Differences by the {row['region']} "
-                "reference are off by that, with the opposite sign."
-            )
-    for _, part in compared.groupby([*_WITHIN, "estimator"], sort=False):
-        rows = part.to_dict("records")
-        if _opposed(rows, alpha):
-            shown = ", ".join(f"{_percent(row):+.1f} % by {row['reference']}" for row in rows)
-            lines.append(f"{_named(rows[0])}: {shown}. The reference decides the sign.")
-    return lines
-
-
-def _named(row: Mapping[Any, Any]) -> str:
-    where = [str(row[name]) for name in STRATUM if row[name]]
-    side = "" if row["hemisphere"] == "both" else f" {row['hemisphere']}"
-    return f"{row['region']}{side}, {', '.join([*where, row['estimator']])}, {row['group_2']} minus {row['group_1']}"

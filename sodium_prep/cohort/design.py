@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -82,13 +83,8 @@ class DesignChecks:
 
 
 def analysed(values: pd.DataFrame, model: GroupModel) -> pd.DataFrame:
-    """The rows of those who belong to a group and whose quality verdict leaves them in."""
-    if model.group not in values:
-        return values.iloc[:0]
-    kept = values[model.group].fillna("") != ""
-    if "qc" in values:
-        kept &= ~values["qc"].isin(model.exclude_qc)
-    return values[kept]
+    """The rows of those who belong to a group."""
+    return values[values[model.group].fillna("") != ""] if model.group in values else values.iloc[:0]
 
 
 def people_of(values: pd.DataFrame) -> pd.DataFrame:
@@ -197,9 +193,8 @@ def site_design(number: NDArray[np.int_], n_groups: int, site: Term | None) -> G
 
 def confounding_text(people: pd.DataFrame, model: GroupModel, first: str, second: str) -> str:
     """That two groups cannot be told from their sites, with the counts."""
-    here = people[people[model.group].isin([first, second]) & (people["site"].fillna("") != "")]
-    counts = here.groupby([model.group, "site"]).size()
-    shown = ", ".join(f"{group} at {site}: {n}" for (group, site), n in counts.items())
+    counts = Counter(zip(people[model.group], people["site"], strict=True))
+    shown = ", ".join(f"{g} at {site}: {n}" for (g, site), n in sorted(counts.items()) if g in (first, second) and site)
     return f"Group and site are confounded for {first} and {second} ({shown})"
 
 
@@ -254,10 +249,10 @@ def _sizes(number: NDArray[np.int_], labels: Sequence[str], group_site: pd.DataF
     if none := int((number < 0).sum()):
         rows.append(_row("no group", "warn", none, f"{none} in no group: left out"))
     if group_site.size:
+        counts = group_site.to_numpy(dtype=int)
         few = [
-            f"{group_site.index[i]} at {group_site.columns[j]}: {n}"
-            for (i, j), n in np.ndenumerate(group_site.to_numpy())
-            if 0 < n < FEW
+            f"{group_site.index[i]} at {group_site.columns[j]}: {counts[i, j]}"
+            for i, j in np.argwhere((counts > 0) & (counts < FEW))
         ]
         text = f"fewer than {FEW} participants: {', '.join(few)}" if few else "none with few participants"
         rows.append(_row("groups at sites", "warn" if few else "ok", len(few), text))

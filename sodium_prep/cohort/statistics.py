@@ -140,7 +140,7 @@ class GroupDesign:
     @property
     def dof(self) -> int:
         """Degrees of freedom that are left for the error."""
-        return int(self.matrix.shape[0]) - int(np.linalg.matrix_rank(self.matrix))
+        return int(self.matrix.shape[0]) - int(np.linalg.matrix_rank(self.matrix)) if self.matrix.size else 0
 
 
 def group_design(groups: ArrayLike, n_groups: int, covariates: NDArray[np.float64]) -> GroupDesign:
