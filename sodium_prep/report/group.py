@@ -24,6 +24,7 @@ from sodium_prep.cohort.qc import (
     without_scans,
 )
 from sodium_prep.cohort.tables import Cohort, data_dictionary, gather, to_tsv, wide_table
+from sodium_prep.cohort.values import measured_values
 from sodium_prep.report import group_effects, group_further, group_overview, group_quality
 from sodium_prep.report.group_results import GroupResults
 from sodium_prep.report.methods import build_methods
@@ -64,7 +65,7 @@ def group_outputs(bids_dir: Path | None, out_dir: Path) -> GroupOutputs:
     excluded = failed_scans(verdicts)
     quality = cohort_qc(metrics, cohort)
     analysed = replace(cohort, tsc=without_scans(cohort.tsc, excluded), notes=(*cohort.notes, *notes))
-    comparisons = compare_groups(analysed)
+    comparisons = compare_groups(measured_values(analysed))
     results = GroupResults(
         cohort=analysed,
         values=main_values(analysed),

@@ -12,6 +12,7 @@ from sodium_prep.atlas.tables import RESERVED_NAMES
 from sodium_prep.bids.status import SessionStatus, write_status
 from sodium_prep.cohort import MAIN_REGIONS, compare_groups, gather, main_values, to_tsv, wide_table
 from sodium_prep.cohort.tables import DESCRIPTIONS, NUMBERS, parse_entities, read_tsv
+from sodium_prep.cohort.values import measured_values
 from sodium_prep.errors import InputError
 from sodium_prep.regional.table import TABLE_COLUMNS
 from sodium_prep.report.group import group_outputs
@@ -81,7 +82,7 @@ def test_text_stays_text(study):
 
 def test_planted_effect_is_found_where_it_is_and_only_there(study):
     cohort = gather(study[1], study[0])
-    table = compare_groups(cohort).table.set_index(["estimator", "region"])
+    table = compare_groups(measured_values(cohort)).table.set_index(["estimator", "region"])
     hit = table.loc[("labbe", "Hippocampus")]
     values = main_values(cohort)
     here = values[(values["estimator"] == "labbe") & (values["region"] == "Hippocampus")]
@@ -104,7 +105,7 @@ def test_groups_too_small_give_words_and_no_numbers(tmp_path):
     for i, label in enumerate(("1", "2", "3")):
         write_tables(tmp_path / "out", label, seed=i)
     (tmp_path / "participants.tsv").write_text("participant_id\tgroup\n1\ta\n2\tb\n3\tb\n")
-    table = compare_groups(gather(tmp_path / "out", tmp_path)).table
+    table = compare_groups(measured_values(gather(tmp_path / "out", tmp_path))).table
     assert set(table["state"]) == {"too few participants (fewer than 2 in a group)"}
     assert table[["difference", "p", "p_fdr", "hedges_g", "adjusted", "mean_1"]].isna().all(axis=None)
 
@@ -112,7 +113,7 @@ def test_groups_too_small_give_words_and_no_numbers(tmp_path):
 def test_the_reference_itself_is_not_compared(study):
     for path in study[1].glob("sub-*/anat/*_tsc.tsv"):
         path.write_text(path.read_text().replace("\tvials\t", "\tCSF\t"))
-    table = compare_groups(gather(study[1], study[0])).table.set_index(["estimator", "region"])
+    table = compare_groups(measured_values(gather(study[1], study[0]))).table.set_index(["estimator", "region"])
     assert table.loc[("labbe", "CSF"), "state"].startswith("not compared")
     assert np.isnan(table.loc[("labbe", "CSF"), "p"])
     assert table.loc[("labbe", "Cortex"), "state"] == "compared"
@@ -124,7 +125,7 @@ def test_group_confounded_with_site_is_refused_with_the_counts(tmp_path):
         write_tables(tmp_path / "out", str(i), seed=i)
         lines.append(f"sub-{i}\t{'ab'[i % 2]}\t{'XY'[i % 2]}")
     (tmp_path / "participants.tsv").write_text("\n".join(lines) + "\n")
-    found = compare_groups(gather(tmp_path / "out", tmp_path))
+    found = compare_groups(measured_values(gather(tmp_path / "out", tmp_path)))
     assert found.refusals == ("Group and site are confounded for a and b (a at X: 4, b at Y: 4): not compared.",)
     assert set(found.table["state"]) == {"group and site are confounded"}
     assert found.table["difference"].isna().all()
