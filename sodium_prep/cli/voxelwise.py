@@ -146,7 +146,7 @@ def compare_groups_by_voxel(
                     continue
                 extra = found.record | {"SmoothingFWHM": smoothing_mm, "Alpha": alpha, "Seed": seed}
                 analyses.append(_written(out_dir, maps, found, tissue if model is not None else None, extra, alpha))
-    return analyses, notes
+    return analyses, list(dict.fromkeys(notes))
 
 
 def _strata(
@@ -220,8 +220,8 @@ def _compare(
     kept = complete.copy()
     kept[complete] = reach.participants
     if not reach.voxels.any():
-        problem = f"no voxel of {maps.stem} has a value in {coverage:.0%} of both groups and in all who are left"
-        raise InputError("voxel-wise comparison", problem, "Look at the maps, or lower the coverage asked for")
+        problem = f"there is no voxel of {maps.stem} that all have"
+        raise InputError("voxel-wise comparison", problem, "Look at the maps")
     why = (("lacks a covariate", ~complete), ("covers too little of the brain", complete & ~kept))
     for reason, who in why:
         if who.any():
@@ -352,7 +352,7 @@ def z_maps_of_participants(
         controls = (maps.people[group] == control).to_numpy() & complete
         reach = cover(maps.values[controls], np.zeros(int(controls.sum())), coverage) if controls.any() else None
         if reach is None or not reach.voxels.any():
-            notes.append(f"{maps.stem}: no z-maps, no voxel has a value in {coverage:.0%} of the group {control}.")
+            notes.append(f"{maps.stem}: no z-maps, there is no voxel that all of the group {control} have.")
             continue
         controls[controls] = reach.participants
         if controls.sum() < LEAST_CONTROLS:

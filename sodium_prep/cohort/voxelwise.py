@@ -62,23 +62,21 @@ class Coverage:
         Those whose maps reach far enough.
     voxels : (V,) bool
         Those in which every one of these has a value.
-    share : (V,)
-        Share of the participants of a group who have a value, the smallest of the groups.
     lost
-        Voxels that enough participants have, but not all who are analysed.
+        Voxels that the share asked for of every group has, but not everybody who is analysed.
     """
 
     participants: NDArray[np.bool_]
     voxels: NDArray[np.bool_]
-    share: Array
     lost: int
 
 
 def cover(values: NDArray[np.floating], groups: NDArray[Any], least: float = 0.9) -> Coverage:
-    """Voxels that can be analysed; nothing that is missing is ever filled.
+    """Participants and voxels that can be analysed; nothing that is missing is ever filled.
 
-    A voxel is a candidate if the share ``least`` of every group has a value there. A participant who lacks more than
-    ``1 - least`` of the candidates is left out. A candidate that one of those who are left lacks is dropped.
+    A participant who lacks more than ``1 - least`` of the voxels that half of all participants have is left out, so
+    that one image that was placed badly does not cost all others a part of the brain. A voxel that one of those who
+    are left lacks is dropped.
 
     Parameters
     ----------
@@ -88,12 +86,14 @@ def cover(values: NDArray[np.floating], groups: NDArray[Any], least: float = 0.9
         Label of each participant's group.
     """
     finite = np.isfinite(values)
-    share = np.min([finite[groups == one].mean(axis=0) for one in np.unique(groups)], axis=0)
-    candidates = share >= least
-    kept = finite[:, candidates].mean(axis=1) >= least if candidates.any() else np.zeros(len(values), dtype=bool)
-    whole = candidates & finite[kept].all(axis=0)
-    voxels = whole & (np.ptp(values[kept], axis=0) > 0.0 if kept.any() else False)
-    return Coverage(kept, voxels, share, int(candidates.sum() - whole.sum()))
+    usual = finite.mean(axis=0) >= 0.5
+    kept = finite[:, usual].mean(axis=1) >= least if usual.any() else np.zeros(len(values), dtype=bool)
+    if not kept.any():
+        return Coverage(kept, np.zeros(usual.shape, dtype=bool), 0)
+    groups, finite = groups[kept], finite[kept]
+    enough = np.all([finite[groups == one].mean(axis=0) >= least for one in np.unique(groups)], axis=0)
+    whole = finite.all(axis=0)
+    return Coverage(kept, whole & (np.ptp(values[kept], axis=0) > 0.0), int((enough & ~whole).sum()))
 
 
 def tfce(t: Array) -> Array:

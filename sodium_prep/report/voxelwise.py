@@ -15,7 +15,6 @@ from sodium_prep.report.svg import new_figure, to_svg
 
 _DISPLAY_MM: Final = 2.0
 _CMAP: Final = "coolwarm"
-_GLASS_CMAP: Final = "cold_hot"
 
 
 def map_slices(
@@ -85,7 +84,6 @@ def glass_brain(values: ArrayLike, affine: ArrayLike, significant: ArrayLike, *,
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from nilearn.plotting import plot_glass_brain
-    from nilearn.plotting.cm import cold_hot
 
     chosen = np.where(np.asarray(significant), np.nan_to_num(np.asarray(values, dtype=np.float32)), np.float32(0.0))
     top = float(np.abs(chosen).max()) or 1.0
@@ -94,7 +92,7 @@ def glass_brain(values: ArrayLike, affine: ArrayLike, significant: ArrayLike, *,
         image: Any = nib.Nifti1Image  # its constructor has no types
         display = plot_glass_brain(
             image(chosen, np.asarray(affine)), display_mode="lyrz", figure=figure, axes=axes, colorbar=False,
-            plot_abs=False, threshold=1e-6 * top, vmin=-top, vmax=top, cmap=_GLASS_CMAP, annotate=True,
+            plot_abs=False, threshold=1e-6 * top, vmin=-top, vmax=top, cmap=_CMAP, annotate=True,
         )  # fmt: skip
         for name, view in display.axes.items():
             view.ax.set_rasterization_zorder(100)  # thousands of points of its lines
@@ -102,7 +100,7 @@ def glass_brain(values: ArrayLike, affine: ArrayLike, significant: ArrayLike, *,
                 words = {"l": "left hemisphere", "r": "right hemisphere"}[name]
                 view.ax.text(0.0, 0.0, words, transform=view.ax.transAxes, fontsize=8, zorder=101)
         side = figure.add_axes((0.90, 0.16, 0.014, 0.66))
-        bar = figure.colorbar(ScalarMappable(Normalize(-top, top), cold_hot), cax=side, label=label)
+        bar = figure.colorbar(ScalarMappable(Normalize(-top, top), _CMAP), cax=side, label=label)
         if bar.solids is not None:
             bar.solids.set_rasterized(True)
         side.grid(False)

@@ -188,15 +188,17 @@ def test_coverage_leaves_out_people_and_voxels_and_fills_nothing():
     groups = np.repeat(["a", "b"], 6)
     values[0, 30:] = np.nan  # lacks most of the brain
     values[7, 40:45] = np.nan  # lacks a little
-    values[6:10, 90:] = np.nan  # no candidates: most of b lack them
+    values[6:10, 90:95] = np.nan  # most of b lack them, so that they are not lost to one
     values[:, 80] = 41.0  # all the same
     found = cover(values, groups, least=0.8)
     assert_array_equal(found.participants, [False, *[True] * 11])
     expected = np.ones(100, dtype=bool)
-    expected[[*range(40, 45), 80, *range(90, 100)]] = False
+    expected[[*range(40, 45), 80, *range(90, 95)]] = False
     assert_array_equal(found.voxels, expected)
     assert found.lost == 5
-    assert_allclose(found.share[[0, 35, 41, 95]], [1, 5 / 6, 5 / 6, 1 / 3])
+    nobody = cover(np.full((4, 3), np.nan), groups[:4])
+    assert not nobody.participants.any()
+    assert not nobody.voxels.any()
 
 
 def test_clusters_have_their_region_side_and_size():
