@@ -125,7 +125,7 @@ def _against(
     """Main regions against a column, a panel for each."""
     part = part.assign(at=_numbers(part[column]))
     part = part[np.isfinite(part["at"]) & np.isfinite(part["tsc"])]
-    if part["at"].nunique() < 2:
+    if part["at"].nunique() < (2 if joined else 3):
         return None
     panels = [
         Scatter(region, _dots(part[part["region"] == region], "at", "tsc"), fitted=not joined, joined=joined)

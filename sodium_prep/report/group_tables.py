@@ -27,11 +27,7 @@ def words(value: Any) -> Cell:
 def number(value: Any, digits: int, sign: bool = False) -> Cell:
     """A number with so many decimal places."""
     value = _float(value)
-    return (
-        Cell(f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212"), value)
-        if math.isfinite(value)
-        else Cell(NOT_TO_BE_HAD)
-    )
+    return Cell(_printed(value, digits, sign), value) if math.isfinite(value) else Cell(NOT_TO_BE_HAD)
 
 
 def interval(row: Mapping[Any, Any], name: str, digits: int, sign: bool = True) -> Cell:
@@ -39,8 +35,13 @@ def interval(row: Mapping[Any, Any], name: str, digits: int, sign: bool = True) 
     value, low, high = (_float(row.get(key)) for key in (name, f"{name}_ci_low", f"{name}_ci_high"))
     if not math.isfinite(value):
         return Cell(NOT_TO_BE_HAD)
-    ends = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) and math.isfinite(high) else ""
-    return Cell(f"{value:{'+' if sign else ''}.{digits}f}{ends}".replace("-", "\u2212"), value)
+    ends = f" [{_printed(low, digits)}, {_printed(high, digits)}]" if math.isfinite(low) and math.isfinite(high) else ""
+    return Cell(_printed(value, digits, sign) + ends, value)
+
+
+def _printed(value: float, digits: int, sign: bool = False) -> str:
+    """A finite number with a true minus sign, and none before a zero."""
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212")
 
 
 def p_value(value: Any) -> Cell:
