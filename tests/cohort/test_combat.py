@@ -98,6 +98,16 @@ def test_a_constant_column_passes_untouched_and_moves_no_other():
     assert any(note.startswith("flat is constant") for note in model.notes)
 
 
+def test_columns_that_say_the_same_leave_nothing_to_shrink():
+    values, site, people = study(features=1)
+    twice = pd.DataFrame({"a": values["r0"], "b": values["r0"] * 2.0})
+    found = fit_combat(twice, site, people).apply(twice, site, people)
+    alone = fit_combat(values, site, people).apply(values, site, people)
+    assert_allclose(found, np.column_stack([alone, 2.0 * alone]), rtol=1e-6)
+    binary = values.round(0) * 0.0 + (site == "A").to_numpy()[:, None] + 1.0  # of one site exactly one value
+    assert_array_equal(fit_combat(binary, site, people).apply(binary, site, people), binary)
+
+
 def test_one_site_is_returned_unchanged():
     values, site, people = study((20,))
     model = fit_combat(values, site, people)

@@ -106,7 +106,9 @@ def test_regions_that_differ_get_factors_of_their_own():
     assert_allclose(done["tsc"], frame["tsc"] / own[list(zip(frame["site"], frame["region"], strict=True))].to_numpy())
     # the reference itself is what it is; what was scaled by it has factors of its own
     by_csf = frame.assign(reference="CSF")
-    scaled = apply_factors(by_csf, travelling_factors(by_csf))
+    others = travelling_factors(by_csf)
+    assert set(others["region"]) == {"all", "Cortex", "WhiteMatter"}
+    scaled = apply_factors(by_csf, others)
     csf = by_csf["region"] == "CSF"
     assert_array_equal(scaled["tsc"][csf], by_csf["tsc"][csf])
     assert (scaled["tsc"][~csf] != by_csf["tsc"][~csf]).all()
