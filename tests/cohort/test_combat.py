@@ -49,6 +49,16 @@ def test_it_is_neurocombat_to_a_millionth(counts, features):
     assert np.abs(found - values).to_numpy().max() > 1.0
 
 
+def test_a_column_that_is_constant_at_one_site_is_as_in_neurocombat():
+    values, site, _ = study()
+    values.loc[site == "B", "r4"] = 41.0
+    with redirect_stdout(io.StringIO()):
+        expected = neuroCombat(values.to_numpy().T, site.to_frame("site"), "site")["data"].T
+    nothing = pd.DataFrame(index=values.index)
+    found = fit_combat(values, site, nothing).apply(values, site, nothing)
+    assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
 def test_a_stored_model_gives_the_same_numbers_in_any_order_of_rows_and_columns():
     values, site, people = study()
     model = fit_combat(values, site, people)
