@@ -204,14 +204,13 @@ def _compare(
     coverage: float,
     **how: Any,
 ) -> _Found:
-    from sodium_prep.cohort.compare import confounded_pairs, covariate_columns
+    from sodium_prep.cohort.columns import covariates as columns_of
     from sodium_prep.cohort.voxelwise import compare_voxels, cover
 
     chosen = maps.people[group].isin(groups).to_numpy()
     here = maps.people[chosen].assign(group=maps.people[group])
-    if "site" in covariates and (confounded := confounded_pairs(here)):
-        raise InputError("participants.tsv", confounded[0].rstrip("."), "Compare regions at one site")
-    names, design, complete = covariate_columns(here[[one for one in covariates if one in here]])
+    held = columns_of(here, covariates)
+    design, complete = held.matrix, held.complete
     values = maps.values[chosen]
     if shares is not None:
         values = np.where(np.isfinite(shares[chosen]), values, np.nan)
@@ -238,7 +237,7 @@ def _compare(
         "Contrast": f"{groups[1]} - {groups[0]}",
         "Groups": dict(zip(groups, sizes, strict=True)),
         "Participants": list(here["participant_id"][kept]),
-        "Covariates": names,
+        "Covariates": list(held.names),
         "Statistic": how["statistic"],
         "Permutations": how["permutations"],
         "DegreesOfFreedom": test.dof,
@@ -341,14 +340,15 @@ def z_maps_of_participants(
     The maps, and one line for each that was not made and whatever their reader must know.
     """
     from sodium_prep.bids.outputs import ENTITY_ORDER
-    from sodium_prep.cohort.compare import covariate_columns
+    from sodium_prep.cohort.columns import covariates as columns_of
     from sodium_prep.cohort.voxelwise import cover
     from sodium_prep.cohort.zmaps import LEAST_CONTROLS, z_maps
 
     notes: list[str] = []
     written = []
     for maps in _strata(out_dir, people, voxel_mm, smoothing_mm, notes):
-        names, design, complete = covariate_columns(maps.people[[one for one in covariates if one in maps.people]])
+        held = columns_of(maps.people, covariates)
+        design, complete = held.matrix, held.complete
         controls = (maps.people[group] == control).to_numpy() & complete
         reach = cover(maps.values[controls], np.zeros(int(controls.sum())), coverage) if controls.any() else None
         if reach is None or not reach.voxels.any():
@@ -376,8 +376,8 @@ def z_maps_of_participants(
             image = np.full(mask.shape, np.nan, dtype=np.float32)
             image[mask] = row
             extra = {
-                "Controls": own, "LeaveOneOut": label in own, "Covariates": names, "SmoothingFWHM": smoothing_mm,
-                "Coverage": coverage,
+                "Controls": own, "LeaveOneOut": label in own, "Covariates": list(held.names),
+                "SmoothingFWHM": smoothing_mm, "Coverage": coverage,
             }  # fmt: skip
             text = "Deviate of equal probability from the concentration that the linear model of the controls predicts"
             sources = [one["path"] for one in runs]

@@ -154,7 +154,9 @@ def covariate_terms(people: pd.DataFrame, names: Sequence[str], categories: Sequ
         cells = ["" if cell != cell else str(cell) for cell in people[name]]
         if name in categories:
             levels = sorted(set(cells) - {""})[1:]
-            columns = np.array([[float(cell == level) for level in levels] for cell in cells]).reshape(-1, len(levels))
+            columns = np.array([[float(cell == level) for level in levels] for cell in cells]).reshape(
+                len(cells), len(levels)
+            )
             columns[[cell == "" for cell in cells]] = np.nan
         else:
             columns = np.array([_number(cell) for cell in cells]).reshape(-1, 1)

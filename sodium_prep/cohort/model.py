@@ -60,12 +60,15 @@ class GroupModel(BaseModel):
         ("volume_mm3", "csf_fraction"),
         description="Columns of the regional table that the tissue-adjusted model holds constant besides.",
     )
-    harmonisation: Literal["site", "combat", "none"] = Field(
-        "site", description="How sites are dealt with: site (in the model), combat (and in the model), none."
+    harmonisation: Literal["site", "combat", "travelling", "none"] = Field(
+        "site",
+        description="How sites are dealt with: site (in the model), combat or travelling (which scale the values, with "
+        "the site in the model besides), none.",
     )
     robust: bool = Field(False, description="Fit the adjusted model by Huber's M estimator too.")
     weights: bool = Field(False, description="Fit the adjusted model with weights by the values' standard errors too.")
     scores: Names = Field((), description="Columns with numbers to correlate with, such as MMSE or ALSFRS-R.")
+    roc: bool = Field(False, description="How well regions tell the groups apart, cross-validated.")
     time: Name | None = Field(None, description="Column of sessions.tsv with the years since baseline.")
     event_time: Name | None = Field(None, description="Column with the time to an event or to the end of follow-up.")
     event: Name | None = Field(None, description="Column that says whether the event came: 1 or 0.")
@@ -74,7 +77,9 @@ class GroupModel(BaseModel):
         ("fail",), description="Quality verdicts that leave a scan out."
     )
     travelling: Path | None = Field(
-        None, description="Table of travelling participants or phantoms; a relative path starts at the model file."
+        None,
+        description="Table of a travelling phantom; a relative path starts at the model file. Not set: participants "
+        "who were at several sites take its place.",
     )
     voxelwise: bool = Field(False, description="Compare maps voxel by voxel too.")
     permutations: int = Field(5000, ge=1, le=1_000_000, description="Permutations of the voxel-wise comparison.")
@@ -95,6 +100,8 @@ class GroupModel(BaseModel):
             raise ValueError(f"tissue_covariates holds {unknown[0]}; there are {', '.join(sorted(TISSUE_COLUMNS))}")
         if (self.event is None) != (self.event_time is None):
             raise ValueError("event and event_time need each other")
+        if self.travelling is not None and self.harmonisation != "travelling":
+            raise ValueError('travelling is of no use without harmonisation = "travelling"')
         return self
 
     @property

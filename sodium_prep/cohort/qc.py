@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -337,3 +338,46 @@ def without_scans(tsc: pd.DataFrame, scans: pd.DataFrame) -> pd.DataFrame:
     out = set(scans[list(SCAN)].itertuples(index=False, name=None))
     kept = [tuple(map(str, key)) not in out for key in tsc[list(SCAN)].itertuples(index=False, name=None)]
     return tsc[pd.Series(kept, index=tsc.index, dtype=bool)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Quality control of a cohort.
+
+    Attributes
+    ----------
+    metrics, verdicts
+        From :func:`cohort_qc` and :func:`final_verdicts`.
+    excluded
+        Rows of ``verdicts`` that enter no analysis.
+    rated
+        Whether somebody has looked at the scans and written it down.
+    notes
+        On ratings of scans that are not there.
+    """
+
+    metrics: pd.DataFrame
+    verdicts: pd.DataFrame
+    excluded: pd.DataFrame
+    rated: bool
+    notes: tuple[str, ...] = ()
+
+
+def assess_quality(cohort: Cohort, out_dir: Path, levels: Collection[str] = ("fail",)) -> Quality:
+    """Metrics and verdicts of all scans below a folder of derivatives, and which of them to leave out.
+
+    Parameters
+    ----------
+    levels
+        Verdicts that leave a scan out.
+
+    Raises
+    ------
+    InputError
+        If a record of metrics or the table of ratings cannot be used.
+    """
+    metrics = read_metrics(out_dir)
+    path = rating_file(out_dir)
+    verdicts, notes = final_verdicts(scan_verdicts(metrics, cohort.tsc), rater_verdicts(path) if path else None)
+    excluded = failed_scans(verdicts, levels)
+    return Quality(cohort_qc(metrics, cohort), verdicts, excluded, path is not None, tuple(notes))

@@ -243,6 +243,8 @@ def repeatability(tsc: pd.DataFrame) -> pd.DataFrame:
         # Labels that are numbers go by their value: 10 comes after 9.
         order = frame[repeat].map(lambda label: (0, int(label), "") if label.isdecimal() else (1, 0, label))
         keys = [name for name in stratum if name != repeat]
+        if not frame.duplicated(["participant_id", *keys]).any():
+            continue
         for labels, part in frame.assign(order=order).groupby(keys, sort=False, dropna=False):
             people = [
                 one.sort_values("order")["tsc"].astype(float).tolist() for _, one in part.groupby("participant_id")
@@ -302,6 +304,7 @@ def intersite_cov(values: pd.DataFrame, *, site: str = "site") -> pd.DataFrame:
         raise InputError("sessions.tsv", f"has no column {site}", "Add it: the site of every session")
     keys = [*_SCAN, *_REGION]
     frame = values[np.isfinite(values["tsc"]) & (values[site] != "")]
+    frame = frame[frame.groupby("participant_id")[site].transform("nunique") > 1]
     rows = []
     for labels, part in frame.groupby(keys, sort=False, dropna=False):
         wide = part.pivot_table(index="participant_id", columns=site, values="tsc", aggfunc="mean")

@@ -1,128 +1,14 @@
-"""The group page and tables, built from a cohort."""
+"""The sections of the group page."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from sodium_prep import __version__
-from sodium_prep.cohort.compare import COMPARISON_COLUMNS, STRATUM, Comparisons, compare_groups, main_values
-from sodium_prep.cohort.qc import (
-    QC_COLUMNS,
-    VERDICT_COLUMNS,
-    cohort_qc,
-    failed_scans,
-    final_verdicts,
-    rater_verdicts,
-    rating_file,
-    read_metrics,
-    scan_verdicts,
-    without_scans,
-)
-from sodium_prep.cohort.tables import Cohort, data_dictionary, gather, to_tsv, wide_table
-from sodium_prep.cohort.values import measured_values
 from sodium_prep.report import group_effects, group_further, group_overview, group_quality
 from sodium_prep.report.group_results import GroupResults
 from sodium_prep.report.methods import build_methods
-from sodium_prep.report.page import GroupReport, SummaryItem, render_group
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-@dataclass(frozen=True)
-class GroupOutputs:
-    """What the group level writes: path below the output folder to text; and what it came from."""
-
-    files: Mapping[str, str]
-    cohort: Cohort
-    comparisons: Comparisons
-
-
-def group_outputs(bids_dir: Path | None, out_dir: Path) -> GroupOutputs:
-    """Read the derivatives of all participants and make the group's tables and page.
-
-    Parameters
-    ----------
-    bids_dir
-        Data set with participants.tsv, or None.
-    out_dir
-        Derivatives. Nothing is written: the caller writes ``files``.
-
-    Raises
-    ------
-    InputError
-        If a table cannot be read, or participants.tsv lists somebody twice.
-    """
-    cohort = gather(out_dir, bids_dir)
-    metrics = read_metrics(out_dir)
-    path = rating_file(out_dir)
-    verdicts, notes = final_verdicts(scan_verdicts(metrics, cohort.tsc), rater_verdicts(path) if path else None)
-    excluded = failed_scans(verdicts)
-    quality = cohort_qc(metrics, cohort)
-    analysed = replace(cohort, tsc=without_scans(cohort.tsc, excluded), notes=(*cohort.notes, *notes))
-    comparisons = compare_groups(measured_values(analysed))
-    results = GroupResults(
-        cohort=analysed,
-        values=main_values(analysed),
-        comparisons=comparisons.table,
-        qc=quality,
-        verdicts=verdicts,
-        excluded=excluded,
-        cautions=comparisons.refusals,
-        methods=_methods(comparisons.table, excluded, rated=path is not None),
-        pages=frozenset(page.stem.removeprefix("sub-") for page in out_dir.glob("sub-*.html")),
-    )
-    wide = wide_table(cohort)
-    files = {
-        **_described("tsc", cohort.tsc),
-        **_described("desc-wide_tsc", wide, _wide_columns(wide)),
-        **_described("participants", cohort.participants),
-        **_described("comparisons", comparisons.table, COMPARISON_COLUMNS),
-        **_described("qc", quality, QC_COLUMNS),
-        **_described("scans", verdicts, VERDICT_COLUMNS),
-        "group.html": render_group(group_report(results)),
-    }
-    return GroupOutputs(files, analysed, comparisons)
-
-
-def _described(
-    name: str, table: pd.DataFrame, columns: Mapping[str, str | Mapping[str, str]] | None = None
-) -> dict[str, str]:
-    """A table and its dictionary, as files."""
-    known = {key: {"Description": value} if isinstance(value, str) else value for key, value in (columns or {}).items()}
-    return {
-        f"group/group_{name}.tsv": to_tsv(table),
-        f"group/group_{name}.json": data_dictionary(table, known),
-    }
-
-
-def _wide_columns(wide: pd.DataFrame) -> dict[str, Mapping[str, str]]:
-    """Descriptions of the columns that hold values."""
-    text = "TSC of region, hemisphere, estimator and reference named by the column"
-    return {
-        name: {"Description": text, "Units": "mmol/L"}
-        for name in map(str, wide.columns)
-        if name not in ("participant_id", "run", *STRATUM)
-    }
-
-
-def _methods(table: pd.DataFrame, excluded: pd.DataFrame, rated: bool) -> dict[str, Mapping[str, Any] | None]:
-    """The steps that ran."""
-    compared = bool((table["state"] == "compared").any()) if len(table) else False
-    covariates = sorted(
-        {name for text in table.get("covariates", []) for name in str(text).split(", ")} & {"age", "sex", "site"}
-    )
-    software = {"sodium_prep": __version__} | ({"statsmodels": version("statsmodels")} if compared else {})
-    return {
-        "quality": {"raters": rated, "n_excluded": len(excluded)},
-        "comparison": {"covariates": covariates} if compared else None,
-        "software": software,
-    }
+from sodium_prep.report.page import GroupReport, SummaryItem
 
 
 def group_report(results: GroupResults) -> GroupReport:

@@ -102,8 +102,7 @@ def test_confounded_groups_are_told_and_not_compared(cohort, monkeypatch):
     apart = people.assign(site=people["group"].map({"AD": "A", "control": "B", "": "B"}))
     analyses, notes = compare_groups_by_voxel(out, apart, tissue=None, permutations=1)
     assert analyses == []
-    assert "AD at A: 8, control at B: 8" in notes[0]
-    assert "not compared" in notes[0]
+    assert any("the covariates tell the groups apart" in note for note in notes)
 
 
 def test_z_maps_of_all_participants(cohort, monkeypatch):

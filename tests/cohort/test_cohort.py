@@ -15,7 +15,6 @@ from sodium_prep.cohort.tables import DESCRIPTIONS, NUMBERS, parse_entities, rea
 from sodium_prep.cohort.values import measured_values
 from sodium_prep.errors import InputError
 from sodium_prep.regional.table import TABLE_COLUMNS
-from sodium_prep.report.group import group_outputs
 
 TRUTH = {"Cortex": (58.0, 45.0), "WhiteMatter": (41.0, 36.0), "Hippocampus": (47.0, 44.0), "CSF": (88.0, 139.0)}
 HEADER = "index\tname\themisphere\ttissue\testimator\treference\ttsc\ttsc_ci_low\ttsc_ci_high\tflag"
@@ -191,36 +190,6 @@ def test_main_regions_are_those_that_tables_merge():
     names = tuple(group.name for group in MAIN)
     assert names == MAIN_REGIONS
     assert set(names) <= set(RESERVED_NAMES)
-
-
-def test_formulas_and_markup_reach_neither_spreadsheet_nor_page(study):
-    bids, out = study
-    write_tables(out, "001", flag="=cmd|' /C calc'!A0")
-    table = bids / "participants.tsv"
-    table.write_text(table.read_text().replace("\tAD\tA", "\t<img src=x>\tA"))
-    outputs = group_outputs(bids, out)
-    assert "\t'=cmd|' /C calc'!A0" in outputs.files["group/group_tsc.tsv"]
-    assert "\t=cmd" not in outputs.files["group/group_tsc.tsv"]
-    assert "<img src=x>" not in outputs.files["group.html"]
-    assert "&lt;img src=x&gt;" in outputs.files["group.html"]
-
-
-def test_outputs_are_deterministic_described_and_complete(study):
-    first, second = (group_outputs(*study) for _ in range(2))
-    assert dict(first.files) == dict(second.files)
-    for path in [name for name in first.files if name.endswith(".tsv")]:
-        header = first.files[path].splitlines()[0].split("\t")
-        assert list(json.loads(first.files[path.replace(".tsv", ".json")])) == header
-    page = first.files["group.html"]
-    for words in ("ends early", "NA minus AD", "Welch", "Published concentrations", "not in the data set"):
-        assert words in page
-
-
-def test_no_results_at_all_still_make_a_page(tmp_path):
-    (tmp_path / "sub-01").mkdir()
-    outputs = group_outputs(tmp_path, tmp_path / "out")
-    assert "There are no groups to compare" in outputs.files["group.html"]
-    assert outputs.files["group/group_tsc.tsv"].startswith("participant_id")
 
 
 def test_tsv_reading_keeps_quotes_and_empty_lines_harmless(tmp_path):
