@@ -151,11 +151,11 @@ def covariate_terms(people: pd.DataFrame, names: Sequence[str], categories: Sequ
     for name in names:
         if name not in people:
             continue
-        cells = ["" if cell != cell else str(cell) for cell in people[name]]
+        cells = people[name].fillna("").to_numpy(dtype=object)
         if name in categories:
             levels = sorted(set(cells) - {""})[1:]
-            columns = np.array([[float(cell == level) for level in levels] for cell in cells]).reshape(-1, len(levels))
-            columns[[cell == "" for cell in cells]] = np.nan
+            columns = np.array([cells == level for level in levels], dtype=float).reshape(len(levels), len(cells)).T
+            columns[cells == ""] = np.nan
         else:
             columns = np.array([_number(cell) for cell in cells]).reshape(-1, 1)
         term = Term(name, columns)

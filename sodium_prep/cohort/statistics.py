@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp, lgamma, log
@@ -188,8 +190,9 @@ def fit_linear(y: NDArray[np.float64], matrix: NDArray[np.float64], weights: NDA
     """
     from statsmodels.regression.linear_model import OLS, WLS
 
-    model = OLS(y, matrix) if weights is None else WLS(y, matrix, weights=weights)
-    return model.fit(cov_type="HC3", use_t=True)
+    with _any_rank():
+        model = OLS(y, matrix) if weights is None else WLS(y, matrix, weights=weights)
+        return model.fit(cov_type="HC3", use_t=True)
 
 
 def fit_robust(y: NDArray[np.float64], matrix: NDArray[np.float64]) -> Any:
@@ -197,7 +200,16 @@ def fit_robust(y: NDArray[np.float64], matrix: NDArray[np.float64]) -> Any:
     from statsmodels.robust.norms import HuberT
     from statsmodels.robust.robust_linear_model import RLM
 
-    return RLM(y, matrix, M=HuberT()).fit()
+    with _any_rank():
+        return RLM(y, matrix, M=HuberT()).fit()
+
+
+@contextmanager
+def _any_rank() -> Iterator[None]:
+    """Where other parameters are not determined, the contrasts that are asked of a fit still are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The design matrix is rank-deficient")
+        yield
 
 
 def difference_of(fit: Any, contrast: NDArray[np.float64]) -> Difference | None:
