@@ -22,6 +22,7 @@ MAX_VOXELS: Final = 2**28
 MAX_NONFINITE_FRACTION: Final = 0.01
 MAX_FORM_DISAGREEMENT_MM: Final = 0.1
 MAX_SHEAR_COSINE: Final = 1e-3
+_MOST_GAPS: Final = 0.999
 _MAX_HEADER_BYTES: Final = 2**26
 _MAX_EXCESS_BYTES: Final = 2**20
 _CHUNK: Final = 2**20
@@ -110,6 +111,27 @@ def load_finite(path: Path, *, volumes: bool = False) -> tuple[NDArray[np.float3
     affine = _check_affine(path, image, grid)
     data = _check_values(path, image, (*grid, int(image.shape[3])) if several else grid, warnings, tolerated=0.0)
     return data, CheckedImage(path, grid, affine, tuple(f"{path}: {text}." for text in warnings))
+
+
+def load_with_gaps(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Read a resampled map after the checks of :func:`check_image`, with nan where it has no value.
+
+    A voxel has no value where it is not finite, or exactly 0, which resampling writes where an image does not reach.
+
+    Returns
+    -------
+    data
+        Shape (X, Y, Z), float32.
+    affine
+        Voxel to world (RAS+, mm), shape (4, 4).
+    """
+    check_available(path)
+    image, warnings = _parse(path)
+    shape = _check_shape(path, image, warnings)
+    affine = _check_affine(path, image, shape)
+    data = _check_values(path, image, shape, warnings, tolerated=_MOST_GAPS)
+    data[data == 0.0] = np.nan
+    return data, affine
 
 
 def check_available(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command ``sodium-prep-tools``: phantom studies, reconstruction, PSF and regions by themselves, plans."""
+"""The command ``sodium-prep-tools``: phantom studies, reconstruction, PSF and regions by themselves, plans, power."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sodium_prep import __version__
+from sodium_prep.cli.power import add_power
 from sodium_prep.errors import SodiumPrepError, UsageError
 from sodium_prep.settings import KSPACE_METHODS
 
@@ -27,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_psf(commands)
     _add_pvc(commands)
     _add_b1map(commands)
+    add_power(commands)
     plan = commands.add_parser("plan", help="what sodium-prep would do with a data set, and from which files")
     plan.add_argument("bids_dir", type=Path)
     plan.add_argument("options", nargs=argparse.REMAINDER, help="options of sodium-prep")

@@ -22,7 +22,7 @@ def comparison_cautions(comparisons: pd.DataFrame, *, estimator: str, alpha: flo
     Parameters
     ----------
     comparisons
-        Columns of the table of comparisons: group_1, group_2, region, estimator, reference, state, n_1, n_2, adjusted or
+        The table of comparisons: group_1, group_2, region, estimator, reference, state, n_1, n_2, adjusted or
         difference with ``p_fdr``, and if they are there role and ``tissue_adjusted_p_fdr``.
     estimator
         The corrected values that are reported.
@@ -34,11 +34,15 @@ def comparison_cautions(comparisons: pd.DataFrame, *, estimator: str, alpha: flo
     Sentences, each once; empty where there is nothing to say.
     """
     made = comparisons[comparisons["state"] == "compared"]
-    here = made[made["estimator"] == estimator]
-    found = [
-        *_csf_differs(here, alpha), *_references(here, alpha), *_controls(here, alpha), *_tissue(here, alpha),
-        *_uncorrected(made, estimator, alpha), *_few(made),
-    ]  # fmt: skip
+    found: list[str] = []
+    for _, pair in made.groupby(["group_1", "group_2"], sort=False):
+        here = pair[pair["estimator"] == estimator]
+        trap = list(_csf_differs(here, alpha))
+        found += trap
+        # What the CSF does to values calibrated by it has been said, and is not said again of each region.
+        rest = here[here["reference"] != "CSF"] if trap else here
+        found += [*_references(here, alpha), *_controls(rest, alpha), *_tissue(rest, alpha)]
+        found += [*_uncorrected(pair[pair["reference"].isin(set(rest["reference"]))], estimator, alpha), *_few(pair)]
     return list(dict.fromkeys(found))
 
 
@@ -80,60 +84,74 @@ def _csf_differs(here: pd.DataFrame, alpha: float) -> Iterator[str]:
 
 def _references(here: pd.DataFrame, alpha: float) -> Iterator[str]:
     keys = [name for name in _CASE if name in here]
+    told = []
     for _, part in here[~_is_control(here)].groupby(keys, sort=False, dropna=False):
         rows = [row for row in _rows(part) if np.isfinite(_effect(row)[0])]
         sure = [row for row in rows if _effect(row)[1] < alpha]
-        if len(rows) < 2 or not sure or len(sure) == len(rows) and len({_effect(r)[0] > 0 for r in rows}) == 1:
-            continue
-        told = ", ".join(f"{_percent(row)} by {row['reference']} ({_certain(row, alpha)})" for row in rows)
-        yield f"The references disagree on {rows[0]['region']} ({_pair(rows[0])}): {told}."
+        one_way = len({_effect(row)[0] > 0 for row in rows}) == 1
+        if len(rows) > 1 and sure and not (one_way and len(sure) == len(rows)):
+            each = ", ".join(f"{_percent(row)}{_mark(row, alpha)} by {row['reference']}" for row in rows)
+            told.append(f"{_region(rows[0])} {each}")
+    if told:
+        yield f"The references disagree ({_pair(here.iloc[0])}; * significant): {'; '.join(told)}."
 
 
-def _certain(row: Any, alpha: float) -> str:
-    return "significant" if _effect(row)[1] < alpha else "not significant"
+def _mark(row: Any, alpha: float) -> str:
+    return "*" if _effect(row)[1] < alpha else ""
+
+
+def _region(row: Any) -> str:
+    return str(row["region"]) + (f" {row['hemisphere']}" if row.get("hemisphere", "both") != "both" else "")
 
 
 def _controls(here: pd.DataFrame, alpha: float) -> Iterator[str]:
+    told = []
     for row in _rows(here[_is_control(here)]):
         p = float(row.get("adjusted_p", row.get("p", np.nan)))
         if p < alpha:
-            yield (
-                f"The negative control {row['region']} differs ({_pair(row)}: {_percent(row)} by {row['reference']}, "
-                f"p = {p:.2g}): suspect calibration, scanner or movement before biology."
-            )
+            told.append(f"{_region(row)} {_percent(row)} by {row['reference']} (p = {p:.2g})")
+    if told:
+        yield (
+            f"Negative controls differ ({_pair(here.iloc[0])}): {', '.join(told)}. Suspect calibration, scanner or "
+            "movement before biology."
+        )
 
 
 def _tissue(here: pd.DataFrame, alpha: float) -> Iterator[str]:
     if "tissue_adjusted_p_fdr" not in here:
         return
-    for row in _rows(here[~_is_control(here)]):
-        p = float(row["tissue_adjusted_p_fdr"])
-        if _effect(row)[1] < alpha <= p:
-            yield (
-                f"{row['region']} ({_pair(row)}, by {row['reference']}) no longer differs at equal volume and CSF: "
-                "the effect cannot be told from atrophy or CSF contamination."
-            )
+    told = [
+        f"{_region(row)} by {row['reference']}"
+        for row in _rows(here[~_is_control(here)])
+        if _effect(row)[1] < alpha <= float(row["tissue_adjusted_p_fdr"])
+    ]
+    if told:
+        yield (
+            f"No longer different at equal tissue ({_pair(here.iloc[0])}): {', '.join(told)}. The effect cannot be "
+            "told from atrophy or CSF contamination."
+        )
 
 
 def _uncorrected(made: pd.DataFrame, estimator: str, alpha: float) -> Iterator[str]:
     keys = [name for name in (*_CASE, "reference") if name in made]
+    told = []
     for _, part in made[~_is_control(made)].groupby(keys, sort=False, dropna=False):
         by = {row["estimator"]: row for row in _rows(part)}
-        if estimator == "none" or not {"none", estimator} <= set(by):
-            continue
-        if _effect(by["none"])[1] < alpha <= _effect(by[estimator])[1]:
+        if estimator != "none" and {"none", estimator} <= set(by):
             row = by[estimator]
-            yield (
-                f"{row['region']} ({_pair(row)}, by {row['reference']}) differs before the partial volume correction "
-                "only: what differs may be the share of CSF, not the sodium of tissue."
-            )
+            if _effect(by["none"])[1] < alpha <= _effect(row)[1]:
+                told.append(f"{_region(row)} by {row['reference']}")
+    if told:
+        yield (
+            f"Different before the partial volume correction only ({_pair(made.iloc[0])}): {', '.join(told)}. What "
+            "differs may be the share of CSF, not the sodium of tissue."
+        )
 
 
 def _few(made: pd.DataFrame) -> Iterator[str]:
-    for (first, second), part in made.groupby(["group_1", "group_2"], sort=False):
-        n_1, n_2 = int(part["n_1"].max()), int(part["n_2"].max())
-        if min(n_1, n_2) < FEW:
-            yield (
-                f"{second} minus {first} rests on {n_1} and {n_2} participants: effect sizes of so few are imprecise, and "
-                "those that pass a test are too large on average."
-            )
+    n_1, n_2 = int(made["n_1"].max()), int(made["n_2"].max())
+    if min(n_1, n_2) < FEW:
+        yield (
+            f"{_pair(made.iloc[0])} rests on {n_2} and {n_1} participants: effect sizes of so few are imprecise, and "
+            "those that pass a test are too large on average."
+        )

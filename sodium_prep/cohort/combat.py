@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -127,11 +127,14 @@ class ComBatModel(BaseModel):
         InputError
             For an unseen site, an unknown level, a column too few or too many, or an infinite value.
         """
+        import pandas as pd
+
         x, places = _checked(values, site, covariates)
         if odd := set(values.columns) ^ self.features.keys():
             problem = f"the values and the model do not have the same features ({_listed(odd)})"
             raise InputError(_WHERE, problem, "Give the features that the model was fitted to")
-        strange = np.array([bool(p) and p not in self.sites and p not in self.small_sites for p in places], dtype=bool)
+        small = np.array([p in self.small_sites for p in places], dtype=bool)
+        strange = np.array([p != "" and p not in self.sites for p in places], dtype=bool) & ~small
         notes = []
         if strange.any():
             names, known = _listed({places[i] for i in np.flatnonzero(strange)}), _listed(self.sites)
@@ -139,7 +142,6 @@ class ComBatModel(BaseModel):
                 mend = "Fit the model again with scans of that site, or leave them out"
                 raise InputError(_WHERE, f"the model does not know the site {names}; it knows {known}", mend)
             notes.append(f"{strange.sum()} scans of unknown sites ({names}) are as they came.")
-        small = np.array([p in self.small_sites for p in places], dtype=bool)
         if small.any():
             notes.append(f"{small.sum()} scans of sites too small to fit are as they came.")
         rest = ~strange & ~small
@@ -161,8 +163,7 @@ class ComBatModel(BaseModel):
             out[lost, j] = np.nan
         if lost.any() and any(feature.shift for feature in self.features.values()):
             notes.append(f"{lost.sum()} scans without a site or a covariate are left out.")
-        frame = values.astype(float).copy()
-        frame[:] = out
+        frame = pd.DataFrame(out, values.index, values.columns)
         frame.attrs["notes"] = tuple(notes)
         return frame
 
@@ -194,7 +195,7 @@ def fit_combat(
         Columns that are numbers even if they hold text; what cannot be read as one is missing. Columns of a numeric
         type are numbers in any case, all others are categories.
     smallest_site
-        Fewest scans of a site that is fitted: with two the estimate of its shift is off by half the shift itself.
+        Fewest scans of a site that is fitted.
 
     Raises
     ------
@@ -228,7 +229,7 @@ def fit_combat(
         hot = np.array([[float(place == name) for name in sites] for place in places[used]])
         _refuse_confounding(hot, covariates[used], places[used], levels)
         fits = _location_scale(x[used], hot, design, smallest_site)
-        notes += _shrink(fits)
+        _shrink(fits.values(), len(sites))
         notes += [
             f"{name} is constant or has too few values: it stays as it is."
             for j, name in enumerate(values.columns)
@@ -251,6 +252,8 @@ def fit_combat(
             shift={place: float(fit.shift[i]) for place, i in own.items()},
             scale={place: float(fit.scale[i]) for place, i in own.items()},
         )
+    if len(fits) == 1:
+        notes.append("There is one feature to fit: location and scale without empirical Bayes.")
     return ComBatModel(features=features, sites=sites, small_sites=small, covariates=levels, notes=tuple(notes))
 
 
@@ -291,34 +294,33 @@ def _location_scale(x: Array, hot: Array, design: Array, smallest: int) -> dict[
     return out
 
 
-def _shrink(fits: Mapping[int, _Fit]) -> list[str]:
-    """Draw the shifts and variances of each site towards their means over the features, in place; notes.
+def _shrink(fits: Collection[_Fit], sites: int) -> None:
+    """Draw the shifts and variances of each site towards their means over the features, in place."""
+    for i in range(sites):
+        own = [fit for fit in fits if np.isfinite(fit.shift[i])]
+        if own:
+            shift, scale = _posterior(
+                *(np.array([getattr(f, name)[i] for f in own]) for name in ("n", "shift", "scale"))
+            )
+            for j, fit in enumerate(own):
+                fit.shift[i], fit.scale[i] = shift[j], scale[j]
 
-    Equations of section 3.2 of Johnson et al.: normal and inverse gamma priors by the method of moments, and the
-    conditional means in turn until no feature changes, which neuroCombat tells by the signed relative change.
+
+def _posterior(n: Array, first: Array, variance: Array) -> tuple[Array, Array]:
+    """Shift and variance of one site in each feature, given all of them (Johnson et al., section 3.2).
+
+    Normal and inverse gamma priors by the method of moments, and their conditional means in turn until none changes,
+    which neuroCombat tells by the signed relative change. One feature has no prior.
     """
-    notes = []
-    for i in range(next(iter(fits.values())).n.size if fits else 0):
-        own = [fit for fit in fits.values() if np.isfinite(fit.shift[i])]
-        n, g, raw = (np.array([getattr(fit, name)[i] for fit in own]) for name in ("n", "shift", "scale"))
-        d = np.where(raw == 0.0, 1.0, raw)
-        if len(own) > 1:
-            g, d = _posterior(n, g, raw, d)
-        elif own:
-            notes = ["There is one feature to fit: location and scale without empirical Bayes."]
-        for fit, shift, scale in zip(own, g, d, strict=True):
-            fit.shift[i], fit.scale[i] = shift, scale
-    return notes
-
-
-def _posterior(n: Array, g: Array, raw: Array, d: Array) -> tuple[Array, Array]:
-    centre, spread = g.mean(), g.var(ddof=1)
+    g, d = first, np.where(variance == 0.0, 1.0, variance)
+    if g.size < 2:
+        return g, d
+    centre, spread, change = g.mean(), g.var(ddof=1), 1.0
     m, s2 = d.mean(), max(d.var(ddof=1), 1e-20 * d.mean() ** 2)
     a, b = (2.0 * s2 + m**2) / s2, (m * s2 + m**3) / s2
-    first, change = g, 1.0
     while change > _CONVERGED:
         new_g = (spread * n * first + d * centre) / (spread * n + d)
-        new_d = (0.5 * ((n - 1.0) * raw + n * (first - new_g) ** 2) + b) / (n / 2.0 + a - 1.0)
+        new_d = (0.5 * ((n - 1.0) * variance + n * (first - new_g) ** 2) + b) / (n / 2.0 + a - 1.0)
         by = np.where(g == 0.0, np.finfo(float).tiny, g)
         change = max((np.abs(new_g - g) / by).max(), (np.abs(new_d - d) / d).max())
         g, d = new_g, new_d
@@ -370,9 +372,7 @@ def _encode(frame: pd.DataFrame, levels: Mapping[str, tuple[str, ...]]) -> tuple
             problem = f"the covariate {name} has the level {_listed(strange)} that the model does not know"
             raise InputError(_WHERE, problem, f"It knows {_listed(known)}")
         there &= np.array([cell != "" for cell in cells], dtype=bool)
-        blocks.append(
-            np.array([[float(cell == level) for level in known[1:]] for cell in cells]).reshape(len(frame), -1)
-        )
+        blocks += [np.array([[float(cell == level)] for cell in cells]).reshape(-1, 1) for level in known[1:]]
     return np.hstack([np.zeros((len(frame), 0)), *blocks]), there
 
 
@@ -382,9 +382,8 @@ def _varying(
     """Covariates that differ among the scans of the fit, with the levels that are there."""
     out = {}
     for name, known in levels.items():
-        here = () if not known else tuple(sorted({*_cells(frame[name])}))
-        column, _ = _encode(frame, {name: ()}) if not known else (np.array([len(here) - 1.0, 0.0]), None)
-        if np.ptp(column) > 0:
+        here = tuple(sorted({*_cells(frame[name])})) if known else ()
+        if len(here) > 1 or (not known and np.ptp(_encode(frame, {name: ()})[0]) > 0):
             out[name] = here
         else:
             notes.append(f"{name} is the same in all scans of the fit and is not used.")
@@ -429,7 +428,7 @@ def harmonise(
     values
         One row per scan and region, with the columns of the table's key, ``site`` and ``tsc``.
     keep, numbers, smallest_site
-        As in :func:`fit_combat`; columns that are not there are not kept.
+        As in :func:`fit_combat`; columns that are not there or empty are not kept.
 
     Returns
     -------
@@ -444,13 +443,11 @@ def harmonise(
         names = part["region"] + "_" + part["hemisphere"] + ("_" + part["index"]).where(part["index"] != "", "")
         wide = part.assign(feature=names).pivot(index="participant_id", columns="feature", values="tsc")
         people = part.drop_duplicates("participant_id").set_index("participant_id").loc[wide.index]
-        kept = people[[name for name in keep if name in people]]
+        kept = people[[name for name in keep if name in people and (people[name] != "").any()]]
         model = fit_combat(wide, people["site"], kept, numbers=numbers, smallest_site=smallest_site)
         done = model.apply(wide, people["site"], kept)
-        rows, columns = (
-            wide.index.get_indexer(pd.Index(part["participant_id"])),
-            wide.columns.get_indexer(pd.Index(names)),
-        )
+        rows = wide.index.get_indexer(pd.Index(part["participant_id"]))
+        columns = wide.columns.get_indexer(pd.Index(names))
         out.loc[part.index, "tsc"] = done.to_numpy()[rows, columns]
         models[tuple(map(str, key))] = model
     return out, models

@@ -172,8 +172,8 @@ def normative_scores(
         are not there are told and not used.
     limit
         Of two sides. A region whose share of CSF signal (``csf_signal_fraction``; ``csf_fraction`` where the controls
-        have none) has a z beyond it is excluded (Ridley et al., NeuroImage 2017;157:173); an asymmetry beyond it is
-        lateralised.
+        have none) has a z beyond it is excluded (Ridley et al., NeuroImage 2017;157:173), unless it is CSF itself; an
+        asymmetry beyond it is lateralised.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def _score_stratum(
 
     people = part.drop_duplicates("participant_id")
     row = pd.Index(people["participant_id"]).get_indexer(pd.Index(part["participant_id"]))
-    column = part.groupby(list(_FEATURE), sort=False).ngroup().to_numpy()
+    column = part.groupby(list(_FEATURE), sort=False, dropna=False).ngroup().to_numpy()
     norm = (people[group] == control).to_numpy()
     design, outside, why = _design(people, norm, covariates, numbers)
     notes = []
@@ -236,6 +236,7 @@ def _score_stratum(
         unknown = ~np.isfinite(fluid[norm]).any(axis=0)
         fluid[:, unknown] = share[:, unknown]
     z_csf = normative_z(fluid, design, norm).z[row, column]
+    z_csf[(part["region"] == "CSF") | (part["tissue"] == "CSF" if "tissue" in part else False)] = np.nan
     tables = []
     for measure, z_fluid in (("tsc", z_csf), ("asymmetry", _of_pair(part, z_csf))):
         if measure not in part:
@@ -307,10 +308,8 @@ def _design(
             number = np.where(there, number, np.nan)
             own = number[norm & there]
             columns.append((number - own.mean()) / (own.std() or 1.0) if own.size else number)
-            for i in np.flatnonzero((number < own.min(initial=np.inf)) | (number > own.max(initial=-np.inf))):
-                outside[i] = (
-                    f"{name} {number[i]:g} outside the controls' {own.min():g} to {own.max():g}" if own.size else ""
-                )
+            for i in np.flatnonzero((number < own.min()) | (number > own.max())) if own.size else ():
+                outside[i] = f"{name} {number[i]:g} outside the controls' {own.min():g} to {own.max():g}"
         else:
             cells = np.array(["" if cell != cell else str(cell) for cell in people[name]], dtype=object)
             there = cells != ""

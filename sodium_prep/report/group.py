@@ -130,7 +130,6 @@ def group_report(results: GroupResults) -> GroupReport:
     sections = [
         group_overview.overview(results),
         group_effects.findings(results),
-        group_overview.design(results),
         group_effects.regions(results),
         group_effects.effects(results),
         group_further.sites(results),

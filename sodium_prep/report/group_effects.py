@@ -17,7 +17,6 @@ from sodium_prep.report.group_results import (
     groups_of,
     main_first,
     references_of,
-    some,
     strata,
     whole_regions,
     with_groups,
@@ -120,6 +119,10 @@ def _count(n: int) -> str:
     return f"{n} tested region{'' if n == 1 else 's'}"
 
 
+def _label(row: Mapping[Any, Any]) -> str:
+    return f"{row['region']}{_side(row)}" + (" (negative control)" if row.get("role") == "negative_control" else "")
+
+
 def _side(row: Mapping[Any, Any]) -> str:
     return f" {row['hemisphere']}" if row.get("hemisphere", "both") != "both" else ""
 
@@ -147,24 +150,22 @@ def _findings_table(table: pd.DataFrame, results: GroupResults) -> DataTable:
     rows = []
     for row in table.to_dict("records"):
         own = tuple(row[n] for n in keys)
-        control = " (negative control)" if row.get("role") == "negative_control" else ""
-        cells = [Cell(f"{row['region']}{_side(row)}{control}")]
+        cells = [Cell(_label(row))]
         cells += [Cell(f"{row['group_2']} minus {row['group_1']}")] if len(pairs) > 1 else []
         cells += [Cell(stratum_of({n: row[n] for n in show}))] if show else []
         raw = lookup.get((own, "none", row["reference"]))
-        cells += [_effect_cell(raw), _effect_cell(row), _percent_cell(row), p_value(row[_p_name(row)]),
-                  interval(row, "hedges_g", 2)]  # fmt: skip
+        cells += [_effect_cell(raw), _effect_cell(row), _percent_cell(row), p_value(row[_p_name(row)])]
         cells += [interval(row, "tissue_adjusted", 1), p_value(row.get("tissue_adjusted_p_fdr"))] if tissue else []
         cells += [_percent_cell(lookup.get((own, row["estimator"], other))) for other in others]
         cells += [words(row.get("reading") if row["state"] == "compared" else row["state"])] if reading else []
         rows.append(cells)
     columns = ["Region", *(["Groups"] if len(pairs) > 1 else []), *(["Scan"] if show else []), "Uncorrected, mM",
-               "Corrected, mM", "%", "p (FDR)", "Hedges' g", *(["At equal tissue, mM", "p (FDR)"] if tissue else []),
+               "Corrected, mM", "%", "p (FDR)", *(["At equal tissue, mM", "p (FDR)"] if tissue else []),
                *(f"% by {other}" for other in others), *(["Reading"] if reading else [])]  # fmt: skip
     covariates = sorted({str(c) for c in table.get("covariates", []) if c})
     caption = (
         f"Second group minus first by {references_of(every)[0]}, adjusted for {'; '.join(covariates) or 'nothing'}; "
-        "percent of the first group's mean; brackets: 95 % intervals."
+        "percent of the first group's mean; brackets: 95 % intervals; *: p (FDR) below 0.05."
     )
     if tissue:
         caption += " At equal tissue: at equal volume and CSF of the region besides."
@@ -180,7 +181,7 @@ def _percent_cell(row: Mapping[Any, Any] | None) -> Cell:
         return Cell("n/a")
     value = number(100 * row[effect_name(row)] / row["mean_1"], 1, sign=True)
     p = row[_p_name(row)]
-    return Cell(value.text + (" *" if _finite(p) and p < _ALPHA else ""), value.order)
+    return Cell(value.text + ("\u00a0*" if _finite(p) and p < _ALPHA else ""), value.order)
 
 
 def regions(results: GroupResults) -> GroupSection:
@@ -202,8 +203,9 @@ def regions(results: GroupResults) -> GroupSection:
 
 def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], title: str) -> ReportFigure:
     estimators = estimator_pair(values)
-    names = [r for r in MAIN_REGIONS if r in set(values["region"])] or main_first(set(values["region"]))[:8]
-    columns = groups or sorted(set(values["shown"]))
+    there = set(values["region"]) - set(values["reference"])  # the reference itself is equal in all
+    names = [r for r in MAIN_REGIONS if r in there] or main_first(there)[:8]
+    columns = list(groups) or sorted(set(values["shown"]))
     columns += ["no group"] if groups and "no group" in set(values["shown"]) else []
     rows = []
     for region in names:
@@ -220,13 +222,13 @@ def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], 
             rows.append(Strip(f"{region}\n{estimator_name(estimator)}", cells, model, base))
     drawn = strips([rows] if len(estimators) == 2 else [[r] for r in rows], title=title, groups=columns)
     caption = (
-        "One dot per participant; shaded: their distribution, from ten on. Panels of a region share their scale, so that "
-        "the shift by partial volume correction shows."
+        "One dot per participant; shaded: their distribution, from ten on. Panels of a region share their scale, so "
+        "that the shift by partial volume correction shows."
     )
     if any(panel.model for panel in rows):
         caption += (
-            " Dashed: mean of the first group. Diamond: that mean plus the model's difference at equal covariates, with "
-            "its 95 % interval; an interval that leaves out the dashed line is a difference."
+            " Dashed: mean of the first group. Diamond: that mean plus the model's difference at equal covariates, "
+            "with its 95 % interval; an interval that leaves out the dashed line is a difference."
         )
     alt = f"Dots of TSC in {', '.join(names)} by group ({', '.join(columns)}), {title}."
     return ReportFigure("group", title, caption, drawn.svg, alt, wide=len(estimators) == 2, points=drawn.points)
@@ -270,9 +272,8 @@ def effects(results: GroupResults) -> GroupSection | None:
             title = ", ".join(filter(None, (f"{second} minus {first}", name)))
             blocks += _forest(here, title)
             for reference in references_of(here):
-                blocks.append(
-                    _comparison_table(here[here["reference"] == reference], f"{title}, reference: {reference}")
-                )
+                part_of = here[here["reference"] == reference]
+                blocks.append(_comparison_table(part_of, f"{title}, reference: {reference}", str(first), str(second)))
     return GroupSection("effects", "Group comparisons", blocks, "Comparisons")
 
 
@@ -292,8 +293,8 @@ def _forest(part: pd.DataFrame, title: str) -> list[Block]:
     rows = [ForestRow(label, found[label][0], found[label][1]) for label in order[:MAX_REGIONS]]
     drawn = forest(rows, title=title, panels=references, series=[estimator_name(e) for e in estimators])
     caption = (
-        "Difference in standard deviations, without adjustment, by region and reference; largest first, negative controls "
-        "(grey squares) last."
+        "Difference in standard deviations, without adjustment, by region and reference; largest first, negative "
+        "controls (grey squares) last."
     )
     if len(order) > MAX_REGIONS:
         caption += f" The {MAX_REGIONS} regions of largest effect of {len(order)}; the table holds all."
@@ -301,35 +302,43 @@ def _forest(part: pd.DataFrame, title: str) -> list[Block]:
     return [ReportFigure("group", title, caption, drawn.svg, alt, wide=len(references) > 1, points=drawn.points)]
 
 
-def _comparison_table(part: pd.DataFrame, title: str) -> DataTable:
+def _comparison_table(part: pd.DataFrame, title: str, first: str, second: str) -> DataTable:
     tissue = "tissue_adjusted" in part and part["tissue_adjusted"].notna().any()
-    covariates = sorted({str(c) for c in part.get("covariates", []) if c})
-    caption = f"Adjusted for: {'; '.join(covariates) or 'nothing'}. Brackets: 95 % intervals."
-    columns = ["Region", "Estimator", "n", "Means (SD), mM", "Difference, mM", "p (FDR)", "Hedges' g",
-               "Adjusted difference, mM", "p (FDR), adjusted",
-               *(["At equal tissue, mM", "p (FDR), equal tissue"] if tissue else [])]  # fmt: skip
+    columns = ["Region", "Estimator", "n", f"{first}, mM (SD)", f"{second}, mM (SD)", "Difference, mM", "p (FDR)",
+               "Hedges' g", *(["At equal tissue, mM", "p (FDR), equal tissue"] if tissue else [])]  # fmt: skip
     estimators = list(dict.fromkeys((*estimator_pair(part), *part["estimator"])))
     names = main_first(set(part["region"]))
     ordered = sorted(
-        part.to_dict("records"),
+        part[part["state"] == "compared"].to_dict("records"),
         key=lambda row: (row.get("role") == "negative_control", names.index(row["region"]), _side(row),
                          estimators.index(row["estimator"])),
     )  # fmt: skip
-    return DataTable(caption, columns, [_comparison_row(row, bool(tissue)) for row in ordered], title)
+    return DataTable(_caption(part), columns, [_comparison_row(row, bool(tissue)) for row in ordered], title)
+
+
+def _caption(part: pd.DataFrame) -> str:
+    """What the differences are adjusted for, and what was not compared and why."""
+    made = part["state"] == "compared"
+    covariates = sorted({str(c) for c in part.get("covariates", []) if c})
+    lines = [
+        f"Difference adjusted for: {'; '.join(covariates) or 'nothing'}; Hedges' g is not. Brackets: 95 % intervals."
+    ]
+    for state, rest in part[~made].groupby("state", sort=False):
+        lines.append(f"{', '.join(dict.fromkeys(rest['region']))}: {state}.")
+    return " ".join(lines)
 
 
 def _comparison_row(row: Mapping[Any, Any], tissue: bool) -> list[Cell]:
-    control = " (negative control)" if row.get("role") == "negative_control" else ""
-    start = [
-        Cell(f"{row['region']}{_side(row)}{control}"),
+    cells = [
+        Cell(_label(row)),
         Cell(estimator_name(row["estimator"])),
         Cell(f"{row['n_1']:.0f}\u00a0/\u00a0{row['n_2']:.0f}"),
+        Cell(f"{row['mean_1']:.1f}\u00a0({row['sd_1']:.1f})", float(row["mean_1"])),
+        Cell(f"{row['mean_2']:.1f}\u00a0({row['sd_2']:.1f})", float(row["mean_2"])),
+        interval(row, effect_name(row), 1),
+        p_value(row[_p_name(row)]),
+        interval(row, "hedges_g", 2),
     ]
-    if row["state"] != "compared":
-        return [*start, Cell(row["state"]), *[Cell("")] * (5 + 2 * tissue)]
-    means = f"{row['mean_1']:.1f} ({row['sd_1']:.1f}) and {row['mean_2']:.1f} ({row['sd_2']:.1f})"
-    cells = [Cell(means, float(row["mean_1"])), interval(row, "difference", 1), p_value(row["p_fdr"]),
-             interval(row, "hedges_g", 2), interval(row, "adjusted", 1), p_value(row["adjusted_p_fdr"])]  # fmt: skip
     if tissue:
         cells += [interval(row, "tissue_adjusted", 1), p_value(row.get("tissue_adjusted_p_fdr"))]
-    return [*start, *cells]
+    return cells

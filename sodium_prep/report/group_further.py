@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sodium_prep.cohort.compare import MAIN_REGIONS, STRATUM
+from sodium_prep.cohort.compare import MAIN_REGIONS
 from sodium_prep.report.group_plots import Dot, Scatter, Strip, heat_map, roc_curves, scatters, strips
 from sodium_prep.report.group_results import (
     MAX_REGIONS,
@@ -23,7 +23,7 @@ from sodium_prep.report.group_results import (
     with_groups,
 )
 from sodium_prep.report.group_tables import frame_table
-from sodium_prep.report.page import Block, GroupSection, Paragraph, ReportFigure
+from sodium_prep.report.page import Block, GroupSection, Heading, Paragraph, ReportFigure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,21 +120,21 @@ def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
 
 
 def _against(
-    part: pd.DataFrame, column: str, name: str, results: GroupResults, axis: str, caption: str, **how: bool
+    part: pd.DataFrame, column: str, name: str, results: GroupResults, axis: str, caption: str, joined: bool = False
 ) -> ReportFigure | None:
     """Main regions against a column, a panel for each."""
     part = part.assign(at=_numbers(part[column]))
     part = part[np.isfinite(part["at"]) & np.isfinite(part["tsc"])]
-    if part["at"].nunique() < 2:
+    if part["at"].nunique() < (2 if joined else 3):
         return None
     panels = [
-        Scatter(region, _dots(part[part["region"] == region], "at", "tsc"), **(how or {"fitted": True}))
+        Scatter(region, _dots(part[part["region"] == region], "at", "tsc"), fitted=not joined, joined=joined)
         for region in MAIN_REGIONS
         if region in set(part["region"])
     ]
     title = _told(part, name)
     drawn = scatters(panels, title=title, groups=_groups(results, part), x=axis, y="TSC (mM)")
-    caption = f"One dot per participant{' and session' if how.get('joined') else ''}. {caption}"
+    caption = f"One dot per participant{' and session' if joined else ''}. {caption}"
     alt = f"Main regions against {column}, {title}."
     return ReportFigure("group", title, caption, drawn.svg, alt, len(panels) > 1, "", drawn.points)
 
@@ -161,9 +161,11 @@ def _heat(part: pd.DataFrame, name: str, results: GroupResults) -> list[Block]:
     side = merged["hemisphere"].map({"both": "", "L": " L", "R": " R"}).fillna("")
     merged = merged.assign(label=merged["region"] + side, z=merged["z"].astype(float))
     regions = main_first(set(merged["label"]))
-    wide = merged.pivot_table(index="participant_id", columns="label", values="z", aggfunc="mean", dropna=False)
-    wide = wide.reindex(columns=regions)[regions[:MAX_REGIONS]]
-    wide = wide[np.isfinite(wide).any(axis=1)]
+    wide = merged.drop_duplicates(["participant_id", "label"]).pivot(
+        index="participant_id", columns="label", values="z"
+    )
+    wide = wide[regions[:MAX_REGIONS]]
+    wide = wide.dropna(how="all")
     if wide.empty:
         return []
     people = results.cohort.participants
@@ -261,8 +263,8 @@ def _roc(results: GroupResults) -> list[Block]:
         return []
     title = f"{groups[1]} against {groups[0]}, {_told(part, name)}"
     caption = (
-        "Curves of single regions, without cross-validation, area in brackets; one below the diagonal means lower values "
-        f"in {groups[1]}."
+        "Curves of single regions, without cross-validation, area in brackets; one below the diagonal means lower "
+        f"values in {groups[1]}."
     )
     return [ReportFigure("group", title, caption, roc_curves(curves, title=title).svg, f"ROC curves, {title}.")]
 
@@ -280,10 +282,7 @@ def lesions(results: GroupResults) -> GroupSection | None:
             here = here[np.isfinite(here["at"]) & np.isfinite(here["ratio"])]
             if here["at"].nunique() > 1:
                 blocks.append(_lesion_figure(here, results))
-        skip = ("onset",) if "onset" in table and not results.onset else ()
-        blocks.append(
-            frame_table(table, heading="Lesions", caption="Concentration over that of what lies opposite.", skip=skip)
-        )
+    blocks += _printed(table, "Lesions", "Concentration over that of what lies opposite.")
     return _section("lesions", "Lesions", blocks, results)
 
 
@@ -309,12 +308,10 @@ def repeatability(results: GroupResults) -> GroupSection | None:
     if results.reliability is not None and some(results.reliability):
         blocks += _bland_altman(results)
     caption = (
-        "cov: coefficient of variation within a participant; mdc: minimal detectable change; icc: intraclass correlation; "
-        "bias and limits of agreement by Bland and Altman. Brackets: 95 % intervals."
+        "CoV: coefficient of variation within a participant; MDC: minimal detectable change; ICC: intraclass "
+        "correlation; bias and limits of agreement by Bland and Altman. Brackets: 95 % intervals."
     )
-    skip = [n for n in STRATUM if n == "atlas"]
-    if results.reliability is not None and some(results.reliability):
-        blocks.append(frame_table(results.reliability, heading="Repeat scans", caption=caption, skip=skip))
+    blocks += _printed(results.reliability, "Repeat scans", caption)
     blocks += _printed(results.between_sites, "Between sites", "Participants scanned at several sites.")
     return _section("reliability", "Reliability", blocks, results)
 
@@ -352,9 +349,7 @@ def _bland_altman(results: GroupResults) -> list[Block]:
 
 def voxelwise(results: GroupResults) -> GroupSection | None:
     """Figures of maps, made elsewhere."""
-    from sodium_prep.report.page import Heading
-
     blocks: list[Block] = []
     for heading, figures in results.figures.items():
         blocks += [Heading(heading), *figures] if figures else []
-    return _section("voxelwise", "Voxel by voxel", blocks, results)
+    return _section("voxelwise", "Voxel by voxel", blocks, results, "Maps")

@@ -14,6 +14,7 @@ from sodium_prep.report.page import (
     DataTable,
     Facts,
     GroupSection,
+    Heading,
     Notes,
     SummaryItem,
 )
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def overview(results: GroupResults) -> GroupSection:
-    """Numbers of participants, who is left out and why, and what was done."""
+    """Numbers of participants, the design, and who is left out and why."""
     people = results.cohort.participants
     done = people[people["state"] == "done"]
     blocks: list[Block] = [Facts(_facts(results))]
@@ -32,8 +33,9 @@ def overview(results: GroupResults) -> GroupSection:
     counts = results.group_site if results.group_site is not None else counts_by_site(done, results.group)
     if counts is not None:
         blocks.append(_counts(counts))
-    left_out = _left_out(results)
-    if left_out:
+    if results.design_checks:
+        blocks += [Heading("Checks of the design"), Notes(list(results.design_checks), "info")]
+    if left_out := _left_out(results):
         caption = "Processing that failed, participants without data, and scans that failed the quality control."
         blocks.append(DataTable(caption, ["Participant", "Scan", "State", "Reason"], left_out, "Not in the analysis"))
     return GroupSection("overview", "The cohort at a glance", blocks, "Cohort")
@@ -107,13 +109,6 @@ def scan_name(row: Mapping[Any, Any]) -> str:
 
 def _person(label: str, results: GroupResults) -> Cell:
     return Cell(label, page=label if label in results.pages else "")
-
-
-def design(results: GroupResults) -> GroupSection | None:
-    """What the checks of the design found."""
-    if not results.design_checks:
-        return None
-    return GroupSection("design", "Design of the cohort", [Notes(list(results.design_checks))], "Design")
 
 
 def participants(results: GroupResults) -> GroupSection:

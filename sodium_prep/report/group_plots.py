@@ -136,7 +136,7 @@ def _strip(axes: Axes, panel: Strip, groups: Sequence[str], rng: np.random.Gener
     dots = []
     for i, cells in enumerate(panel.columns.values()):
         values = np.array([value for _, value, _ in cells])
-        if values.size >= 10 and np.ptp(values) > 0:
+        if values.size >= 10 and np.ptp(values) > 0 and len({group for *_, group in cells}) == 1:
             outline: Any = axes.violinplot(values, [i], widths=0.8, showextrema=False, points=50)["bodies"]
             for body in outline:
                 body.set(facecolor=GREY, alpha=0.16, linewidth=0)
@@ -180,7 +180,7 @@ def _look(group: str, groups: Sequence[str]) -> tuple[str, str]:
 def forest(rows: Sequence[ForestRow], *, title: str, panels: Sequence[str], series: Sequence[str]) -> Drawn:
     """Effect sizes with their intervals: a row for each region, a panel for each reference, a mark for each series.
 
-    The first series is drawn hollow, for values without correction; negative controls have grey marks and squares.
+    The first of several series is drawn hollow, for values without correction; negative controls are grey squares.
     """
     step = 0.8 / max(len(series), 1)
     with new_figure(_WIDE_IN if len(panels) > 1 else _NARROW_IN, 1.15 + 0.34 * max(len(rows), 2)) as figure:
@@ -196,10 +196,11 @@ def forest(rows: Sequence[ForestRow], *, title: str, panels: Sequence[str], seri
                     if not np.isfinite(value):
                         continue
                     at = i + (j - (len(series) - 1) / 2) * step
-                    colour = GREY if row.control else _PALETTE[j % len(_PALETTE)]
+                    colour = GREY if row.control else _INK
+                    hollow = name == series[0] and len(series) > 1
                     axes.errorbar([value], [at], xerr=[[value - low], [high - value]], color=colour, capsize=2,
                                   fmt="s" if row.control else "o", markersize=5, elinewidth=1.3,
-                                  markerfacecolor="white" if name == series[0] and len(series) > 1 else colour)  # fmt: skip
+                                  markerfacecolor="white" if hollow else colour)  # fmt: skip
                     said = f"{row.label}, {name}: g = {value:+.2f} [{low:.2f}, {high:.2f}]"
                     marked.append((axes, Dot(value, at, name, said)))
             axes.set_title(panel, fontsize=9)
@@ -244,7 +245,7 @@ def heat_map(
         axes = figure.subplots()
         colours = matplotlib.colormaps["PuOr_r"].with_extremes(bad="#D5DAE0")
         # No line is drawn between cells and none is resampled: the picture has one pixel for each.
-        picture = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=-limit, vmax=limit, aspect="auto",
+        picture = axes.imshow(values, cmap=colours, vmin=-limit, vmax=limit, aspect="auto",
                               interpolation="none")  # fmt: skip
         axes.set_xticks(range(m), list(regions), rotation=40, ha="right", rotation_mode="anchor", fontsize=8.5)
         axes.grid(False)
@@ -258,9 +259,12 @@ def heat_map(
         axes.set_yticks(range(n) if named else [], list(people) if named else [], fontsize=8)
         for i, j in np.argwhere(np.abs(values) >= 1.96) if named else ():
             dark = abs(values[i, j]) > 0.6 * limit
-            axes.text(j, i, f"{values[i, j]:+.1f}", ha="center", va="center", fontsize=7.5,
+            axes.text(j, i, f"{values[i, j]:+.1f}".replace("-", "\u2212"), ha="center", va="center", fontsize=7.5,
                       color="white" if dark else _INK)  # fmt: skip
-        bar = figure.colorbar(picture, ax=axes, location="top", shrink=0.6, aspect=30, extend="both", pad=0.35 / height)
+        bar = figure.colorbar(
+            picture, ax=axes, location="top", shrink=0.6, aspect=30, extend="both", pad=0.15 / height,
+            fraction=0.2 / height,
+        )  # fmt: skip
         bar.set_label("z")
         _headed(figure, title, ())
         cells = [
@@ -283,6 +287,7 @@ def scatters(
             axes = figure.add_subplot(rows, columns, k + 1)
             if log_x:
                 axes.set_xscale("log")
+                axes.xaxis.set_major_formatter("{x:g}")
             if panel.joined:
                 _join(axes, panel.dots, groups, many)
             _mark(axes, panel.dots, groups, many)
@@ -348,7 +353,7 @@ def _headed(figure: Figure, title: str, groups: Sequence[str], hollow_first: boo
     figure.text(0.01, 1 - 0.06 / height, title, va="top", fontsize=10.5, fontweight="bold")
     handles = []
     for i, name in enumerate(groups):
-        colour, shape = (_PALETTE[i % len(_PALETTE)], "o") if hollow_first else _look(name, groups)
+        colour, shape = (_INK, "o") if hollow_first else _look(name, groups)
         fill = "white" if hollow_first and i == 0 else colour
         handles.append(
             Line2D([], [], marker=shape, color=colour, markerfacecolor=fill, linestyle="", label=_short(name, 28))
@@ -357,7 +362,8 @@ def _headed(figure: Figure, title: str, groups: Sequence[str], hollow_first: boo
         figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.0, 1 - 0.26 / height),
                       ncols=min(len(handles), 6), handletextpad=0.2, columnspacing=1.2)  # fmt: skip
     taken = 0.56 if len(groups) > 1 else 0.3
-    figure.tight_layout(pad=0.6, rect=(0, 0, 1, 1 - taken / height))
+    for _ in range(2):  # the ticks of the first layout are not those of the last
+        figure.tight_layout(pad=0.6, rect=(0, 0, 1, 1 - taken / height))
 
 
 def _drawn(figure: Figure, marked: Sequence[tuple[Axes, Dot]], say: Any = None) -> Drawn:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sodium_prep.cohort.qc import OUTLIER_Z, SCAN
+from sodium_prep.cohort.qc import MIN_PEERS, OUTLIER_Z, SCAN
 from sodium_prep.report.group_overview import scan_name
 from sodium_prep.report.group_results import GroupResults, some
 from sodium_prep.report.group_tables import MAX_ROWS, number, words
@@ -32,8 +32,10 @@ def quality(results: GroupResults) -> GroupSection | None:
             "metrics, write your verdict into group/qc.tsv and run the group level again."
         )
         blocks.append(TextList("To be looked at again", caption, "recheck.txt", lines))
-    else:
+    elif table["z"].notna().any():
         blocks.append(Paragraph("No scan fails, and no metric lies far from those of its peers."))
+    else:
+        blocks.append(Paragraph(f"No scan fails; fewer than {MIN_PEERS} scans cannot be compared with one another."))
     if len(odd):
         blocks.append(_stand_out(odd, results))
     if results.verdicts is not None and (results.verdicts["rated"] != "").any():

@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from sodium_prep.cohort.compare import STRATUM
 from sodium_prep.report.group_results import estimator_name, heading
 from sodium_prep.report.page import Cell, DataTable
 
@@ -28,11 +27,7 @@ def words(value: Any) -> Cell:
 def number(value: Any, digits: int, sign: bool = False) -> Cell:
     """A number with so many decimal places."""
     value = _float(value)
-    return (
-        Cell(f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212"), value)
-        if math.isfinite(value)
-        else Cell(NOT_TO_BE_HAD)
-    )
+    return Cell(_printed(value, digits, sign), value) if math.isfinite(value) else Cell(NOT_TO_BE_HAD)
 
 
 def interval(row: Mapping[Any, Any], name: str, digits: int, sign: bool = True) -> Cell:
@@ -40,8 +35,13 @@ def interval(row: Mapping[Any, Any], name: str, digits: int, sign: bool = True) 
     value, low, high = (_float(row.get(key)) for key in (name, f"{name}_ci_low", f"{name}_ci_high"))
     if not math.isfinite(value):
         return Cell(NOT_TO_BE_HAD)
-    ends = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) and math.isfinite(high) else ""
-    return Cell(f"{value:{'+' if sign else ''}.{digits}f}{ends}".replace("-", "\u2212"), value)
+    ends = f" [{_printed(low, digits)}, {_printed(high, digits)}]" if math.isfinite(low) and math.isfinite(high) else ""
+    return Cell(_printed(value, digits, sign) + ends, value)
+
+
+def _printed(value: float, digits: int, sign: bool = False) -> str:
+    """A finite number with a true minus sign, and none before a zero."""
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212")
 
 
 def p_value(value: Any) -> Cell:
@@ -59,34 +59,48 @@ def _float(value: Any) -> float:
         return math.nan
 
 
-def frame_table(
-    frame: pd.DataFrame,
-    *,
-    heading: str = "",
-    caption: str = "",
-    skip: Collection[str] = (),
-    names: Mapping[str, str] | None = None,
-) -> DataTable:
+def frame_table(frame: pd.DataFrame, *, heading: str = "", caption: str = "", skip: Collection[str] = ()) -> DataTable:
     """A table of results in print.
 
     Intervals stand behind their value, p values as such, other numbers with three digits. Columns without content are
-    left out, and so are those of the stratum if there is only one. Of more than :data:`MAX_ROWS` rows the first stand
-    here, and the caption says so.
+    left out; texts that are the same in all rows stand in the caption. Of more than :data:`MAX_ROWS` rows the first
+    stand here, and the caption says so.
     """
-    columns = [str(name) for name in frame.columns if _shown(frame, str(name)) and name not in skip]
-    shown = frame.head(MAX_ROWS)
+    shown = [str(name) for name in frame.columns if _shown(frame, str(name)) and name not in skip]
+    same = [name for name in shown[1:] if len(frame) > 1 and frame[name].nunique() == 1 and _is_text(frame, name)]
+    if same:
+        first = frame.iloc[0].to_dict()
+        caption += f" In all rows: {', '.join(f'{_title(name)} {_cell(first, name).text}' for name in same)}."
     if len(frame) > MAX_ROWS:
-        caption = f"{caption} The first {MAX_ROWS} of {len(frame)} rows; the file holds all.".strip()
-    rows = [[_cell(row, name) for name in columns] for row in shown.to_dict("records")]
-    titles = [(names or {}).get(name, name.replace("_", " ").replace("hedges g", "Hedges' g")) for name in columns]
-    return DataTable(caption, titles, rows, heading)
+        caption += f" The first {MAX_ROWS} of {len(frame)} rows; the file holds all."
+    columns = [name for name in shown if name not in same]
+    rows = [[_cell(row, name) for name in columns] for row in frame.head(MAX_ROWS).to_dict("records")]
+    return DataTable(caption.strip(), [_title(name) for name in columns], rows, heading)
+
+
+_ABBREVIATIONS: Final = {
+    "icc": "ICC",
+    "cov": "CoV",
+    "mdc": "MDC",
+    "auc": "AUC",
+    "tsc": "TSC",
+    "sd": "SD",
+    "fdr": "(FDR)",
+}
+
+
+def _title(name: str) -> str:
+    """A column's name in print."""
+    return " ".join(_ABBREVIATIONS.get(word, word) for word in name.split("_"))
+
+
+def _is_text(frame: pd.DataFrame, name: str) -> bool:
+    return all(isinstance(value, str) for value in frame[name])
 
 
 def _shown(frame: pd.DataFrame, name: str) -> bool:
     column = frame[name]
     if name.endswith(("_ci_low", "_ci_high")) or name in _UNNAMED:
-        return False
-    if name in STRATUM and column.nunique() < 2:
         return False
     return bool((column.notna() & (column.astype(str) != "")).any())
 
@@ -110,7 +124,7 @@ def _cell(row: Mapping[Any, Any], name: str) -> Cell:
 def _digits(value: Any) -> int:
     """Decimal places that leave three digits."""
     value = abs(_float(value))
-    return 2 if not value or not math.isfinite(value) else min(max(2 - math.floor(math.log10(value)), 0), 4)
+    return 2 if not 0 < value < math.inf or 0.1 <= value < 1 else min(max(2 - math.floor(math.log10(value)), 0), 4)
 
 
 def stratum_of(row: Mapping[Any, Any]) -> str:

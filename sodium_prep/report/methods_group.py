@@ -39,8 +39,8 @@ def comparison(step: Step) -> str:
         text += " The adjusted model was also fitted with weights by the standard errors of the values."
     if step.get("negative_controls"):
         text += (
-            f" {join(list(step['negative_controls']))}, where no difference is expected, served as negative control and "
-            "entered no correction."
+            f" {join(list(step['negative_controls']))}, where no difference is expected, served as negative control "
+            "and entered no correction."
         )
     return text + " p values were corrected within each estimator and reference {benjamini1995}."
 
@@ -72,8 +72,8 @@ def longitudinal(step: Step) -> str:
     """Change over sessions."""
     covariates = f", with {join(list(step['covariates']))} held constant" if step.get("covariates") else ""
     return (
-        "Change per year and its difference between groups come from linear mixed models with a random intercept of each "
-        f"participant{covariates} {{laird1982}}."
+        "Change per year and its difference between groups come from linear mixed models with a random intercept of "
+        f"each participant{covariates} {{laird1982}}."
     )
 
 
@@ -104,8 +104,8 @@ def reliability(step: Step) -> str:
     repeat = step.get("repeat", "repeat scans")
     return (
         f"Reliability comes from {repeat}: coefficient of variation within a participant, intraclass correlation "
-        "{shrout1979}, minimal detectable change (1.96 times the square root of 2 times the standard deviation within a "
-        "participant) and limits of agreement {bland1986}."
+        "{shrout1979}, minimal detectable change (1.96 times the square root of 2 times the standard deviation within "
+        "a participant) and limits of agreement {bland1986}."
     )
 
 

@@ -49,6 +49,16 @@ def test_it_is_neurocombat_to_a_millionth(counts, features):
     assert np.abs(found - values).to_numpy().max() > 1.0
 
 
+def test_a_column_that_is_constant_at_one_site_is_as_in_neurocombat():
+    values, site, _ = study()
+    values.loc[site == "B", "r4"] = 41.0
+    with redirect_stdout(io.StringIO()):
+        expected = neuroCombat(values.to_numpy().T, site.to_frame("site"), "site")["data"].T
+    nothing = pd.DataFrame(index=values.index)
+    found = fit_combat(values, site, nothing).apply(values, site, nothing)
+    assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
 def test_a_stored_model_gives_the_same_numbers_in_any_order_of_rows_and_columns():
     values, site, people = study()
     model = fit_combat(values, site, people)
@@ -85,6 +95,7 @@ def test_a_site_of_two_stays_as_it_came_and_does_not_touch_the_others():
     assert_array_equal(found[rest], without.apply(values[rest], site[rest], people[rest]))
     assert "The site C has fewer than 3 scans (2): its values stay as they are." in model.notes
     assert found.attrs["notes"] == ("2 scans of sites too small to fit are as they came.",)
+    assert_array_equal(model.apply(values[~rest], site[~rest], people[~rest]), values[~rest])
 
 
 def test_a_constant_column_passes_untouched_and_moves_no_other():
@@ -95,6 +106,16 @@ def test_a_constant_column_passes_untouched_and_moves_no_other():
     assert_array_equal(found["flat"], 41.0)
     assert_array_equal(found[values.columns], fit_combat(values, site, people).apply(values, site, people))
     assert any(note.startswith("flat is constant") for note in model.notes)
+
+
+def test_columns_that_say_the_same_leave_nothing_to_shrink():
+    values, site, people = study(features=1)
+    twice = pd.DataFrame({"a": values["r0"], "b": values["r0"] * 2.0})
+    found = fit_combat(twice, site, people).apply(twice, site, people)
+    alone = fit_combat(values, site, people).apply(values, site, people)
+    assert_allclose(found, np.column_stack([alone, 2.0 * alone]), rtol=1e-6)
+    binary = values.round(0) * 0.0 + (site == "A").to_numpy()[:, None] + 1.0  # of one site exactly one value
+    assert_array_equal(fit_combat(binary, site, people).apply(binary, site, people), binary)
 
 
 def test_one_site_is_returned_unchanged():

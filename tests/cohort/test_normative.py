@@ -141,6 +141,8 @@ def test_csf_ages_and_gaps_are_told_apart():
     assert at(table, "c04")["n_controls"] == 28
     screened = table[table["participant_id"].str.startswith("c") & (table["state"] != "not scored")]
     assert_array_equal(screened["state"] == "excluded", np.abs(screened["z_csf"]) >= 1.96)
+    fluid = normative_scores(values.replace({"region": {"Hippocampus": "CSF"}}), control="CN").table
+    assert (at(fluid, "p1", "CSF")["state"], np.isnan(at(fluid, "p1", "CSF")["z_csf"])) == ("extrapolated", True)
     # the share of the volume stands in where that of the signal is not known
     values["csf_signal_fraction"] = np.nan
     values.loc[p1 & both & hippocampus, "csf_fraction"] = 0.05

@@ -106,7 +106,9 @@ def test_regions_that_differ_get_factors_of_their_own():
     assert_allclose(done["tsc"], frame["tsc"] / own[list(zip(frame["site"], frame["region"], strict=True))].to_numpy())
     # the reference itself is what it is; what was scaled by it has factors of its own
     by_csf = frame.assign(reference="CSF")
-    scaled = apply_factors(by_csf, travelling_factors(by_csf))
+    others = travelling_factors(by_csf)
+    assert set(others["region"]) == {"all", "Cortex", "WhiteMatter"}
+    scaled = apply_factors(by_csf, others)
     csf = by_csf["region"] == "CSF"
     assert_array_equal(scaled["tsc"][csf], by_csf["tsc"][csf])
     assert (scaled["tsc"][~csf] != by_csf["tsc"][~csf]).all()
@@ -155,6 +157,12 @@ def test_a_region_that_volunteers_lack_at_a_site_becomes_missing():
     done = apply_factors(frame, factors)
     new = done[done["participant_id"] == "new"]
     assert_array_equal(new["tsc"].isna(), new["region"] == "WhiteMatter")
+    # one volunteer of each pair of sites leaves no standard error, so the region's factor is not known either
+    alone = table(csf=1.2)
+    alone.loc[(alone["region"] == "WhiteMatter") & ~alone["participant_id"].isin(["0", "6"]), "tsc"] = np.nan
+    found = travelling_factors(alone, per_region="always").set_index("region")
+    assert found.loc["WhiteMatter", "factor"].isna().all()
+    assert found.loc["CSF", "factor"].notna().all()
 
 
 def test_a_phantom_gives_one_factor_whatever_its_tubes_hold(tmp_path):

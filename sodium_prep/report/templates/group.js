@@ -43,7 +43,7 @@ const sortable = (table) => {
 // Every word must occur in the row.
 const filterable = (table) => {
   const rows = [...table.tBodies[0].rows];
-  if (rows.length < 6) return;
+  if (rows.length < 12) return;
   const line = document.createElement("p");
   line.className = "filter";
   const label = make("label", line, "Filter rows ");
