@@ -1,5 +1,7 @@
 """Comparisons of groups on cohorts with planted differences."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,7 +38,7 @@ def values_of(people, cells):
 
 @pytest.fixture(scope="module")
 def three():
-    """40 HC, 30 AD, 30 MCI: in AD, Cortex +3 mM, Cuneus by atrophy alone, WhiteMatter nothing; Pons a negative control."""
+    """40 HC, 30 AD, 30 MCI: in AD, Cortex +3 mM, Cuneus by atrophy alone; Pons is a negative control."""
     rng = np.random.default_rng(11)
     people = cohort(rng, np.repeat(["AD", "HC", "MCI"], [30, 40, 30]))
     ad = (people["group"] == "AD").to_numpy(dtype=float)
@@ -82,7 +84,6 @@ def test_rows_are_those_of_formulas(three, table):
     fits = {
         "adjusted": smf.ols(base, here).fit(cov_type="HC3", use_t=True),
         "tissue_adjusted": smf.ols(base + " + volume_mm3", here).fit(cov_type="HC3", use_t=True),
-        "robust": smf.rlm(base, here).fit(),
     }
     weights = 1 / (row["weighted_sd"] ** 2 + here["tsc_stderr_within"] ** 2)
     fits["weighted"] = smf.wls(base, here, weights=weights).fit(cov_type="HC3", use_t=True)
@@ -90,6 +91,7 @@ def test_rows_are_those_of_formulas(three, table):
         low, high = fit.conf_int().loc[name]
         found = row[[model, f"{model}_ci_low", f"{model}_ci_high", f"{model}_p"]].astype(float)
         assert_allclose(found, [fit.params[name], low, high, fit.pvalues[name]], rtol=1e-5)
+    assert_allclose(row["robust"], smf.rlm(base, here).fit().params[name], rtol=1e-6)
     assert (row["n_1"], row["n_2"], row["n_adjusted"], row["n_adjusted_1"]) == (39, 29, 97, 39)
     assert (row["covariates"], row["tissue_covariates"]) == ("age, sex, site", "volume_mm3")
     assert row["adjusted_ci_low"] < 3 < row["adjusted_ci_high"]
@@ -148,7 +150,7 @@ def test_the_trap_of_the_csf_reference_is_told(three):
     assert by.loc[("CSF", "CSF"), "state"].startswith("not compared")
     told = " ".join(comparison_cautions(found.table, estimator="labbe"))
     assert "CSF itself differs" in told
-    assert "disagree on Hippocampus" in told
+    assert re.search("references disagree.*Hippocampus", told)
     assert found.refusals == ("The tables have no values of Cortex, WhiteMatter: not compared.",)
 
 
