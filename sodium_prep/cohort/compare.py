@@ -160,7 +160,7 @@ def compare_groups(values: pd.DataFrame, model: GroupModel | None = None) -> Com
     Raises
     ------
     InputError
-        If the model names a group that nobody belongs to.
+        If the model names a group that nobody belongs to, or a covariate that is no category holds text.
     """
     import pandas as pd
 

@@ -121,7 +121,9 @@ def test_a_model_is_resolved_for_those_who_are_there():
 
 
 def test_numbers_and_categories_are_what_the_model_says():
-    frame = pd.DataFrame({"scanner": ["1", "2", "3", ""], "age": ["60", "89+", "70", "1e999"]})
+    frame = pd.DataFrame({"scanner": ["1", "2", "3", ""], "age": ["60", "89+", "70", "60"], "school": list("HLLH")})
     scanner, age = covariate_terms(frame, ("scanner", "age"), ("scanner",))
     assert_allclose(scanner.columns, [[0, 0], [1, 0], [0, 1], [np.nan, np.nan]])
-    assert_allclose(age.columns[:, 0], [60, np.nan, 70, np.nan])
+    assert_allclose(age.columns[:, 0], [60, np.nan, 70, 60])
+    with pytest.raises(InputError, match=r"'H' in column school.*categories of the model"):
+        covariate_terms(frame, ("school",), ("scanner",))
