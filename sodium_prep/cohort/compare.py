@@ -160,7 +160,7 @@ def compare_groups(values: pd.DataFrame, model: GroupModel | None = None) -> Com
     Raises
     ------
     InputError
-        If the model names a group that nobody belongs to.
+        If the model names a group that nobody belongs to, or a covariate that is no category holds text.
     """
     import pandas as pd
 
@@ -391,11 +391,12 @@ def _raw(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, A
 
 def _overall(fit: Any, design: GroupDesign) -> dict[str, Any]:
     """Whether any of more than two groups differs, where all their differences are determined."""
-    contrasts = [design.contrast({0: -1.0, i: 1.0}) for i in range(1, design.n_groups)]
+    present = np.flatnonzero(design.matrix[:, : design.n_groups].any(axis=0))
+    contrasts = [design.contrast({present[0]: -1.0, i: 1.0}) for i in present[1:]]
     if len(contrasts) < 2 or not all(design.estimable(contrast) for contrast in contrasts):
         return {}
     found = overall_test(fit, np.array(contrasts))
-    return dict(zip(("overall_f", "overall_df_1", "overall_df_2", "overall_p"), found, strict=True))
+    return dict(zip(("overall_f", "overall_df_1", "overall_df_2", "overall_p"), found, strict=True)) if found else {}
 
 
 def _correct(family: Sequence[dict[str, Any]]) -> None:

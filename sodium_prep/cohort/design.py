@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sodium_prep.cohort.columns import numbers
 from sodium_prep.cohort.model import GroupModel, find_control
 from sodium_prep.cohort.statistics import GroupDesign, centred_design, group_design, welch
 from sodium_prep.errors import InputError
@@ -144,34 +145,36 @@ def covariate_terms(people: pd.DataFrame, names: Sequence[str], categories: Sequ
     people
         One row per participant, texts; an empty one is missing.
     names, categories
-        Covariates, and which of them are categories. A number that cannot be read, such as 89+, BIDS' way to hide a
-        high age, is missing.
+        Covariates, and which of them are categories.
+
+    Raises
+    ------
+    InputError
+        If a covariate that is no category holds text.
     """
     terms = []
     for name in names:
         if name not in people:
             continue
-        cells = ["" if cell != cell else str(cell) for cell in people[name]]
         if name in categories:
+            cells = people[name].fillna("").to_numpy(dtype=object)
             levels = sorted(set(cells) - {""})[1:]
-            columns = np.array([[float(cell == level) for level in levels] for cell in cells]).reshape(
-                len(cells), len(levels)
-            )
-            columns[[cell == "" for cell in cells]] = np.nan
+            columns = np.array([cells == level for level in levels], dtype=float).reshape(len(levels), len(cells)).T
+            columns[cells == ""] = np.nan
         else:
-            columns = np.array([_number(cell) for cell in cells]).reshape(-1, 1)
+            columns = _numbers(people, name)[:, None]
         term = Term(name, columns)
         if columns.size and term.there.any() and (np.ptp(columns[term.there], axis=0) > 0).any():
             terms.append(term)
     return terms
 
 
-def _number(cell: str) -> float:
+def _numbers(people: pd.DataFrame, name: str) -> NDArray[np.float64]:
     try:
-        value = float(cell)
-    except ValueError:
-        return float("nan")
-    return value if np.isfinite(value) else float("nan")
+        return numbers(people, name)
+    except InputError as error:
+        mend = "Write numbers, and n/a for missing ones, or list the column in categories of the model"
+        raise InputError(error.where, error.problem, mend) from error
 
 
 def stacked(terms: Sequence[Term], n: int) -> NDArray[np.float64]:
@@ -213,7 +216,7 @@ def check_design(people: pd.DataFrame, model: GroupModel) -> DesignChecks:
     Raises
     ------
     InputError
-        If the model names a group that nobody belongs to.
+        If the model names a group that nobody belongs to, or a covariate that is no category holds text.
     """
     import pandas as pd
 
@@ -267,7 +270,7 @@ def _covariate(people: pd.DataFrame, name: str, terms: Sequence[Term], number: N
         return _row(name, "warn", np.nan, f"no column {name}: not held constant")
     term = next((term for term in terms if term.name == name), None)
     if term is None:
-        return _row(name, "warn", np.nan, f"{name} does not vary, or holds no numbers: not held constant")
+        return _row(name, "warn", np.nan, f"{name} is the same in all who have it: not held constant")
     who = [str(label) for label in people.loc[~term.there & (number >= 0), "participant_id"]]
     if not who:
         return _row(name, "ok", 0, "nobody lacks it")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp, lgamma, log
@@ -188,8 +190,9 @@ def fit_linear(y: NDArray[np.float64], matrix: NDArray[np.float64], weights: NDA
     """
     from statsmodels.regression.linear_model import OLS, WLS
 
-    model = OLS(y, matrix) if weights is None else WLS(y, matrix, weights=weights)
-    return model.fit(cov_type="HC3", use_t=True)
+    with _told_here():
+        model = OLS(y, matrix) if weights is None else WLS(y, matrix, weights=weights)
+        return model.fit(cov_type="HC3", use_t=True)
 
 
 def fit_robust(y: NDArray[np.float64], matrix: NDArray[np.float64]) -> Any:
@@ -197,28 +200,45 @@ def fit_robust(y: NDArray[np.float64], matrix: NDArray[np.float64]) -> Any:
     from statsmodels.robust.norms import HuberT
     from statsmodels.robust.robust_linear_model import RLM
 
-    return RLM(y, matrix, M=HuberT()).fit()
+    with _told_here():
+        return RLM(y, matrix, M=HuberT()).fit()
+
+
+@contextmanager
+def _told_here() -> Iterator[None]:
+    """Warnings of statsmodels that :meth:`GroupDesign.estimable` and :func:`difference_of` answer."""
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.filterwarnings("ignore", "The design matrix is rank-deficient")
+        warnings.filterwarnings("ignore", "Estimated scale is 0")
+        yield
 
 
 def difference_of(fit: Any, contrast: NDArray[np.float64]) -> Difference | None:
-    """A contrast of a fit; normal instead of t distributed where the fit has no degrees of freedom of its own (robust).
+    """A contrast of a fit, by the t distribution with the degrees of freedom of the error.
 
-    None where the error is not a positive number.
+    That of a robust fit too, whose normal distribution of large samples would be too sure of itself in small ones. None
+    where nobody differs from the fit, so that there is no error to judge by.
     """
-    value = float(contrast @ fit.params)
-    variance = float(contrast @ fit.cov_params() @ contrast)
-    if not (np.isfinite(value) and np.isfinite(variance) and variance > 0):
+    value, variance = float(contrast @ fit.params), float(contrast @ fit.cov_params() @ contrast)
+    if _is_exact(fit) or not (np.isfinite(value) and variance > 0):
         return None
-    return _as_difference(value, float(np.sqrt(variance)), float(fit.df_resid) if fit.use_t else np.inf)
+    return _as_difference(value, float(np.sqrt(variance)), float(fit.df_resid))
 
 
-def overall_test(fit: Any, contrasts: NDArray[np.float64]) -> tuple[float, int, int, float]:
+def _is_exact(fit: Any) -> bool:
+    """Whether the residuals are but rounding errors."""
+    return bool(np.abs(fit.resid).max() <= 1e-10 * np.abs(fit.model.endog).max())
+
+
+def overall_test(fit: Any, contrasts: NDArray[np.float64]) -> tuple[float, int, int, float] | None:
     """Whether any of several independent contrasts differs from zero: Wald's F test with the errors of the fit.
 
     Returns
     -------
-    F, both degrees of freedom, and p.
+    F, both degrees of freedom, and p; None where nobody differs from the fit.
     """
+    if _is_exact(fit):
+        return None
     found = fit.f_test(contrasts)
     return float(found.fvalue), int(found.df_num), int(found.df_denom), float(found.pvalue)
 

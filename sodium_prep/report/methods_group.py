@@ -42,7 +42,7 @@ def comparison(step: Step) -> str:
             f" {join(list(step['negative_controls']))}, where no difference is expected, served as negative control "
             "and entered no correction."
         )
-    return text + " p values were corrected within each estimator and reference {benjamini1995}."
+    return text + " p values were corrected within each pair of groups, estimator and reference {benjamini1995}."
 
 
 def harmonisation(step: Step) -> str:
