@@ -1,20 +1,25 @@
-"""Columns of participants' tables, which are text, as numbers and as the columns of a linear model."""
+"""Columns of the values frame: text as numbers and as columns of a linear model, pairs of groups, families of tests."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sodium_prep.cohort.statistics import false_discovery
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SCAN: Final[tuple[str, ...]] = ("acquisition", "reconstruction", "atlas")
+REGION: Final[tuple[str, ...]] = ("index", "region", "hemisphere")
+MEASURE: Final[tuple[str, ...]] = ("estimator", "reference")
 CATEGORIES: Final[tuple[str, ...]] = ("group", "sex", "site")
 """Columns whose labels are never numbers, even where they look so."""
 _HIDDEN: Final = re.compile(r"\d+\+")
@@ -91,6 +96,19 @@ def covariates(frame: pd.DataFrame, names: Sequence[str]) -> Covariates:
     matrix = np.concatenate(list(kept.values()), axis=1)
     matrix = matrix[:, np.ptp(matrix[complete], axis=0) > 0]
     return Covariates(tuple(kept), matrix - matrix[complete].mean(axis=0), complete)
+
+
+def group_pairs(labels: Iterable[str], control: str | None) -> list[tuple[str, str]]:
+    """Pairs of groups to compare: the control with every other one, all pairs if there is no such group."""
+    ordered = sorted(set(labels), key=lambda label: (label != control, label))
+    return [(a, b) for a, b in combinations(ordered, 2) if a == control or control not in ordered]
+
+
+def correct_for_tests(table: pd.DataFrame, family: Sequence[str]) -> pd.DataFrame:
+    """The table with ``p_fdr``, which is ``p`` corrected for the false discovery rate within each family of rows."""
+    for _, part in table.groupby(list(family), sort=False, dropna=False):
+        table.loc[part.index, "p_fdr"] = false_discovery(part["p"].astype(float))
+    return table
 
 
 def _number(cell: object) -> float | None:

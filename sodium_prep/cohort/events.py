@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from sodium_prep.cohort.columns import MEASURE, REGION, SCAN, correct_for_tests, numbers
 from sodium_prep.cohort.columns import covariates as covariate_columns
-from sodium_prep.cohort.columns import numbers
 from sodium_prep.cohort.compare import MAIN_REGIONS
-from sodium_prep.cohort.statistics import false_discovery
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ HAZARD_COLUMNS: Final[dict[str, str]] = {
     "p": "Wald test of a ratio of 1",
     "p_fdr": "p corrected for the false discovery rate over the regions of one estimator and reference",
 }
-_SCAN: Final = ("acquisition", "reconstruction", "atlas")
 _WHERE: Final = "participants.tsv"
 
 
@@ -62,7 +60,7 @@ class Events:
 def _baseline(values: pd.DataFrame, time: str, event: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """First session's rows of those with time and event, checked, and who has neither."""
     frame = values[np.isfinite(values["tsc"])]
-    order = ["participant_id", *_SCAN, "session_id"]
+    order = ["participant_id", *SCAN, "session_id"]
     first = frame[order].drop_duplicates().sort_values(order).drop_duplicates(order[:-1])
     frame = frame.merge(first, on=order)
     times, happened = numbers(frame, time, _WHERE), numbers(frame, event, _WHERE)
@@ -141,7 +139,7 @@ def hazard_ratios(
     from statsmodels.duration.hazard_regression import PHReg
 
     frame, _ = _baseline(values, time, event)
-    keys = [*_SCAN, "index", "region", "hemisphere", "estimator", "reference"]
+    keys = [*SCAN, *REGION, *MEASURE]
     rows: list[dict[str, Any]] = []
     for labels, part in frame.groupby(keys, sort=False, dropna=False):
         used = part[covariate_columns(part, covariates).complete]
@@ -167,6 +165,4 @@ def hazard_ratios(
             row |= {"state": "estimated" + ("; fewer than ten events per column" if few else "")}
             row |= {"hazard_ratio": value, "ci_low": low, "ci_high": high, "p": 2.0 * norm.sf(abs(slope) / stderr)}
     table = pd.DataFrame(rows, columns=[*keys, *HAZARD_COLUMNS])
-    for _, part in table.groupby([*_SCAN, "estimator", "reference"], sort=False, dropna=False):
-        table.loc[part.index, "p_fdr"] = false_discovery(part["p"].astype(float))
-    return table
+    return correct_for_tests(table, [*SCAN, *MEASURE])

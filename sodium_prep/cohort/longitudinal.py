@@ -5,23 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sodium_prep.cohort.columns import MEASURE, REGION, SCAN, correct_for_tests, group_pairs, numbers
 from sodium_prep.cohort.columns import covariates as covariate_columns
-from sodium_prep.cohort.columns import numbers
-from sodium_prep.cohort.statistics import false_discovery
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCAN: Final = ("acquisition", "reconstruction", "atlas")
-REGION: Final = ("index", "region", "hemisphere")
-MEASURE: Final = ("estimator", "reference")
 _ESTIMATE: Final[dict[str, str]] = {
     "stderr": "Its standard error",
     "ci_low": "Low end of its 95 % interval",
@@ -75,18 +70,12 @@ class MixedFit:
         Coefficients (k,) and their covariance (k, k).
     model, state
         Random effects of the model, and how the fit went, in words.
-    random_slope
-        Whether participants have slopes of their own in it.
-    variances
-        Variances of the random effects, in the squared unit of the values.
     """
 
     estimate: NDArray[np.float64]
     covariance: NDArray[np.float64]
     model: str
     state: str
-    random_slope: bool
-    variances: NDArray[np.float64]
 
 
 def fit_repeated(
@@ -135,17 +124,15 @@ def fit_repeated(
         if found is None:
             notes.append("no random slope: its fit did not converge")
             continue
-        estimate, covariance, variances, singular = found
+        estimate, covariance, _, singular = found
         if singular:
-            notes.append("participants or sites do not differ beyond the error in one of them")
+            notes.append("a random effect has no variance")
         words = "random intercept and slope" if random_slope else "random intercept"
         return MixedFit(
             scale * estimate,
             scale**2 * covariance,
             f"{words} of participants" + ("" if site is None else ", random intercept of sites"),
             "; ".join(["estimated", *notes]),
-            random_slope,
-            scale**2 * variances,
         )
     return None
 
@@ -182,7 +169,8 @@ def _fit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # convergence and zero variances are told by the result
         try:
-            fit = model.fit(reml=True, method=["lbfgs", "bfgs"])
+            # Where a variance comes near zero gradients fail and Powell's method still ends.
+            fit = model.fit(reml=True, method=["bfgs", "powell"])
         except (np.linalg.LinAlgError, ValueError):
             return None
     k = design.shape[1]
@@ -206,8 +194,8 @@ def change_per_year(
     """Change per year of every group, and its difference between groups, in every region.
 
     Time counts from the participant's own first session, so that differences between participants do not pass for
-    change, and ``age`` is that of the first session. Degrees of freedom: participants with two sessions minus groups
-    where slopes are random, otherwise sessions minus participants minus what varies within them.
+    change; group and ``age`` are those of that session. Degrees of freedom: participants with two sessions minus
+    groups, with or without slopes of their own, since only these participants tell whether slopes differ.
 
     Parameters
     ----------
@@ -243,32 +231,24 @@ def change_per_year(
         here = dict(zip(keys, labels, strict=True))
         rows += [here | row for row in _changes(part, control, covariates, sites)]
     table = pd.DataFrame(rows, columns=[*keys, *CHANGE_COLUMNS])
-    return _corrected(table, [*SCAN, *MEASURE, "term"])
-
-
-def _corrected(table: pd.DataFrame, family: list[str]) -> pd.DataFrame:
-    """The table with p_fdr within each family."""
-    for _, part in table.groupby(family, sort=False, dropna=False):
-        table.loc[part.index, "p_fdr"] = false_discovery(part["p"].astype(float))
-    return table
+    return correct_for_tests(table, [*SCAN, *MEASURE, "term"])
 
 
 def _with_time(values: pd.DataFrame, time: str, group: str | None) -> pd.DataFrame:
-    """Rows with a value, the columns ``years`` since the first session and ``label`` of the group, age at the first."""
+    """Rows with a value, ``years`` since the first session, and ``label`` (the group) and ``age`` as they were then."""
     where = "sessions.tsv"
     frame: pd.DataFrame = values[np.isfinite(values["tsc"])].copy()
     frame["years"] = numbers(frame, time, where)
     if group is not None and group not in frame:
         raise InputError("participants.tsv", f"has no column {group}", "Add it, or name the column of the groups")
     frame["label"] = "all" if group is None else frame[group]
-    person = frame.groupby("participant_id", sort=False)
-    frame["years"] -= person["years"].transform("min")
+    frame["years"] -= frame.groupby("participant_id", sort=False)["years"].transform("min")
     if (longest := frame["years"].max()) > _LONGEST_YEARS:
         problem = f"has sessions {longest:g} apart in column {time}"
         raise InputError(where, problem, "Give the time in years")
-    if "age" in frame:
-        known = frame[frame["age"] != ""].sort_values("years", kind="stable")
-        frame["age"] = frame["participant_id"].map(known.groupby("participant_id")["age"].first()).fillna("")
+    for name in {"label", "age"} & set(frame):
+        known = frame[frame[name] != ""].sort_values("years", kind="stable")
+        frame[name] = frame["participant_id"].map(known.groupby("participant_id")[name].first()).fillna("")
     return frame
 
 
@@ -280,6 +260,7 @@ def _followed(part: pd.DataFrame) -> dict[str, int]:
 
 def _changes(part: pd.DataFrame, control: str | None, names: Sequence[str], sites: str) -> Iterator[dict[str, Any]]:
     """Rows of one region."""
+    names = [*names, "site"] if sites == "random" else names
     known = part[np.isfinite(part["years"]) & (part["label"] != "")]
     labels = sorted(set(known["label"]), key=lambda label: (label != control, label))
     complete = known[covariate_columns(known, names).complete]
@@ -290,11 +271,7 @@ def _changes(part: pd.DataFrame, control: str | None, names: Sequence[str], site
     held = covariate_columns(used, fixed)
     estimate = _fit_changes(used, kept, held.matrix, site)
     terms = [("change", "", label) for label in labels]
-    terms += [
-        ("difference in change", first, second)
-        for first, second in combinations(labels, 2)
-        if control in (None, first) or control not in labels
-    ]
+    terms += [("difference in change", first, second) for first, second in group_pairs(labels, control)]
     for term, first, second in terms:
         mine = used[used["label"].isin([first, second])]
         row: dict[str, Any] = {
@@ -356,7 +333,7 @@ def _fit_changes(
     fit = fit_repeated(used["tsc"], design, used["participant_id"], years, site=site)
     if fit is None:
         return "the mixed model did not converge"
-    dof = sum(_followed(used).values()) - len(groups) if fit.random_slope else len(used) - len(counts) - varying
+    dof = min(sum(_followed(used).values()) - len(groups), len(used) - len(counts) - varying)
     return (fit, dof) if dof > 0 else "as many parameters as sessions"
 
 
@@ -412,15 +389,14 @@ def site_differences(
             raise InputError("participants.tsv", f"has no column {name}", "Add it, or name the column that is there")
     keys = ["session_id", *SCAN, *REGION, *MEASURE]
     frame = values[np.isfinite(values["tsc"]) & (values[group] != "")]
-    labels = sorted(set(frame[group]), key=lambda label: (label != control, label))
-    pairs = [(a, b) for a, b in combinations(labels, 2) if control in (None, a) or control not in labels]
+    pairs = group_pairs(frame[group], control)
     rows: list[dict[str, Any]] = []
     for found, part in frame.groupby(keys, sort=False, dropna=False):
         for pair in pairs:
             row = _site_difference(part[part[group].isin(pair)], pair, group, covariates, site)
             rows.append(dict(zip(keys, found, strict=True)) | row)
     table = pd.DataFrame(rows, columns=[*keys, *SITE_COLUMNS])
-    return _corrected(table, ["session_id", *SCAN, *MEASURE])
+    return correct_for_tests(table, ["session_id", *SCAN, *MEASURE])
 
 
 def _site_difference(

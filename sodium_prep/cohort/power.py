@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
+from sodium_prep.cohort.columns import MEASURE, REGION
 from sodium_prep.cohort.columns import covariates as covariate_columns
 from sodium_prep.cohort.compare import STRATUM
 from sodium_prep.cohort.statistics import noncentral_t_cdf
@@ -160,7 +161,7 @@ def residual_sd(
     import pandas as pd
     from scipy.stats import chi2
 
-    keys = [*STRATUM, "index", "region", "hemisphere", "estimator", "reference"]
+    keys = [*STRATUM, *REGION, *MEASURE]
     frame = values[np.isfinite(values["tsc"])]
     rows: list[dict[str, Any]] = []
     for labels, part in frame.groupby(keys, sort=False, dropna=False):

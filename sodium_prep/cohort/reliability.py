@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sodium_prep.cohort.columns import MEASURE, REGION, SCAN
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,8 +60,6 @@ INTERSITE_COLUMNS: Final[dict[str, str]] = {
     "offset": "Largest distance of a site's mean from the mean of all sites, percent",
     "offset_site": "The site that it belongs to",
 }
-_REGION: Final = ("index", "region", "hemisphere", "estimator", "reference")
-_SCAN: Final = ("acquisition", "reconstruction", "atlas")
 _FEWEST: Final = 3
 """Participants below which an interval says nothing."""
 
@@ -237,7 +236,7 @@ def repeatability(tsc: pd.DataFrame) -> pd.DataFrame:
     frame = frame[np.isfinite(frame["tsc"].astype(float))]
     if "index" not in frame:
         frame = frame.assign(index="")
-    stratum = ["session_id", "run", *_SCAN, *_REGION]
+    stratum = ["session_id", "run", *SCAN, *REGION, *MEASURE]
     rows: list[dict[str, Any]] = []
     for repeat in ("run", "session_id"):
         # Labels that are numbers go by their value: 10 comes after 9.
@@ -302,7 +301,7 @@ def intersite_cov(values: pd.DataFrame, *, site: str = "site") -> pd.DataFrame:
 
     if site not in values:
         raise InputError("sessions.tsv", f"has no column {site}", "Add it: the site of every session")
-    keys = [*_SCAN, *_REGION]
+    keys = [*SCAN, *REGION, *MEASURE]
     frame = values[np.isfinite(values["tsc"]) & (values[site] != "")]
     frame = frame[frame.groupby("participant_id")[site].transform("nunique") > 1]
     rows = []

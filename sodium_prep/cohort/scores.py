@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sodium_prep.cohort.columns import Covariates, numbers
+from sodium_prep.cohort.columns import MEASURE, REGION, Covariates, correct_for_tests, group_pairs, numbers
 from sodium_prep.cohort.columns import covariates as covariate_columns
 from sodium_prep.cohort.compare import MAIN_REGIONS, STRATUM
-from sodium_prep.cohort.statistics import false_discovery
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,8 +53,6 @@ ROC_COLUMNS: Final[dict[str, str]] = {
     "sensitivity": "Share of the second group found, threshold chosen without them (cross-validated)",
     "specificity": "Share of the first group left alone, threshold chosen without them (cross-validated)",
 }
-_REGION: Final = ("index", "region", "hemisphere")
-_MEASURE: Final = ("estimator", "reference")
 _FEWEST: Final = 5
 """Participants of a group below which nothing is cross-validated."""
 
@@ -178,7 +174,7 @@ def correlations(
     """
     import pandas as pd
 
-    keys = [*STRATUM, *_REGION, *_MEASURE]
+    keys = [*STRATUM, *REGION, *MEASURE]
     frame = values[np.isfinite(values["tsc"])]
     frame = frame.assign(**{f"score {name}": numbers(frame, name) for name in scores})
     rows: list[dict[str, Any]] = []
@@ -195,10 +191,9 @@ def correlations(
                 found = _correlations(people, score, covariates, constant, methods, bootstrap, seed)
                 rows += [here | {"participants": name, "score": score} | row for row in found]
     table = pd.DataFrame(rows, columns=[*keys, *CORRELATION_COLUMNS])
-    family = [*STRATUM, *_MEASURE, "score", "method", "participants", "partial"]
-    for _, part in table.assign(partial=table["covariates"] != "").groupby(family, sort=False, dropna=False):
-        table.loc[part.index, "p_fdr"] = false_discovery(part["p"].astype(float))
-    return table
+    table["partial"] = table["covariates"] != ""
+    family = [*STRATUM, *MEASURE, "score", "method", "participants", "partial"]
+    return correct_for_tests(table, family).drop(columns="partial")
 
 
 def _correlations(
@@ -400,13 +395,12 @@ def roc(
     if group not in values:
         raise InputError("participants.tsv", f"has no column {group}", "Add it, or name the column of the groups")
     frame = values[np.isfinite(values["tsc"]) & (values[group] != "")]
-    labels = sorted(set(frame[group]), key=lambda label: (label != control, label))
-    groups = [(a, b) for a, b in combinations(labels, 2) if control in (None, a) or control not in labels]
-    keys = [*STRATUM, *_MEASURE]
+    groups = group_pairs(frame[group], control)
+    keys = [*STRATUM, *MEASURE]
     rows: list[dict[str, Any]] = []
     for found, part in frame.groupby(keys, sort=False, dropna=False):
         here = dict(zip(keys, found, strict=True))
-        sets = [(dict(zip(_REGION, name, strict=True)), one) for name, one in part.groupby([*_REGION], sort=False)]
+        sets = [(dict(zip(REGION, name, strict=True)), one) for name, one in part.groupby([*REGION], sort=False)]
         main = part["region"].isin(combine) & (part["hemisphere"] == "both") & (part["index"] == "")
         several = part[main & (part["region"] != here["reference"])]
         if several["region"].nunique() > 1:
@@ -416,7 +410,7 @@ def roc(
                 for names in dict.fromkeys([(), tuple(covariates)]):
                     row = _discriminate(one, pair, group, names, folds, repeats, bootstrap, seed)
                     rows.append(here | region | row)
-    return pd.DataFrame(rows, columns=[*STRATUM, *_REGION, *_MEASURE, *ROC_COLUMNS])
+    return pd.DataFrame(rows, columns=[*STRATUM, *REGION, *MEASURE, *ROC_COLUMNS])
 
 
 def _discriminate(

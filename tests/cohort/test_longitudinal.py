@@ -72,7 +72,8 @@ def test_differences_between_participants_do_not_pass_for_change():
 def test_missing_cells_are_counted_and_small_groups_told():
     frame, _ = followed(times=(0.0, 1.0))
     frame.loc[0, "years"] = ""
-    frame.loc[4, "group"] = ""
+    frame.loc[frame["participant_id"] == "004", "group"] = ""
+    frame.loc[5, "group"] = "rare"  # at the second session: 002 stays a control
     few = frame["participant_id"].isin(["001", "003"])
     frame.loc[few, "group"] = "rare"
     table = change_per_year(frame, time="years", control="control", covariates=()).set_index(["term", "group_2"])
@@ -82,7 +83,7 @@ def test_missing_cells_are_counted_and_small_groups_told():
     assert np.isnan(rare["estimate"])
     control = table.loc[("change", "control")]
     assert (control["left_out"], control["n_participants"], control["n_followed"], control["n_sessions"]) == (
-        2, 12, 10, 22,
+        3, 11, 10, 21,
     )  # fmt: skip
     itself = change_per_year(frame.assign(reference="Cortex"), time="years", covariates=())
     assert set(itself["state"]) >= {"not estimated: the reference itself, equal in all"}
