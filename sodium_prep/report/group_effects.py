@@ -17,6 +17,7 @@ from sodium_prep.report.group_results import (
     groups_of,
     main_first,
     references_of,
+    reported,
     strata,
     whole_regions,
     with_groups,
@@ -71,8 +72,7 @@ def _reported(results: GroupResults) -> pd.DataFrame | None:
     table = results.comparisons
     if table is None or table.empty:
         return None
-    here = table[(table["estimator"] == estimator_pair(table)[-1]) & (table["reference"] == references_of(table)[0])]
-    return here.reset_index(drop=True)
+    return reported(table).reset_index(drop=True)
 
 
 def effect_name(row: Mapping[Any, Any]) -> str:
