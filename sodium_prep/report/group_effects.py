@@ -111,7 +111,7 @@ def _sentences(table: pd.DataFrame) -> list[str]:
                          f"({how}).")  # fmt: skip
         else:
             told = ", ".join(f"{row['region']}{_side(row)} {_signed(row)}" for row in sure)
-            lines.append(f"{start}: {len(sure)} of {_count(len(rows))} differ: {told} ({how}).")
+            lines.append(f"{start}: {len(sure)} of {_count(len(rows))} differ{'s' * (len(sure) == 1)}: {told} ({how}).")
     return lines
 
 
@@ -218,7 +218,7 @@ def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], 
                 ]
                 for g in columns
             }
-            base, model = _model(here, results, groups)
+            base, model = model_values(here, results.comparisons, groups)
             rows.append(Strip(f"{region}\n{estimator_name(estimator)}", cells, model, base))
     drawn = strips([rows] if len(estimators) == 2 else [[r] for r in rows], title=title, groups=columns)
     caption = (
@@ -234,11 +234,24 @@ def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], 
     return ReportFigure("group", title, caption, drawn.svg, alt, wide=len(estimators) == 2, points=drawn.points)
 
 
-def _model(
-    here: pd.DataFrame, results: GroupResults, groups: Sequence[str]
+def model_values(
+    here: pd.DataFrame, table: pd.DataFrame | None, groups: Sequence[str]
 ) -> tuple[float | None, dict[str, Interval]]:
-    """Mean of the first group, and for every other one that mean plus the model's difference."""
-    table = results.comparisons
+    """What the model says of the groups in one panel.
+
+    Parameters
+    ----------
+    here
+        Values of one stratum, region, estimator and reference.
+    table
+        Comparisons, in either order of the groups.
+    groups
+        The first one is what the others are compared with.
+
+    Returns
+    -------
+    Mean of the first group, and for every other one that mean plus the model's difference, with its interval.
+    """
     if table is None or table.empty or here.empty or len(groups) < 2:
         return None, {}
     first = here.iloc[0]
