@@ -41,7 +41,7 @@ NO_GROUPS: Final = (
     "There are no groups to compare: participants.tsv has no such column, or no two groups among the participants with "
     "results."
 )
-_NONE: Final[Interval] = (math.nan, math.nan, math.nan)
+_REFUSED: Final = "The groups were not compared, for the reasons below."
 _ALPHA: Final = 0.05
 
 
@@ -50,7 +50,7 @@ def findings(results: GroupResults) -> GroupSection:
     blocks: list[Block] = []
     table = _reported(results)
     if table is None or not len(table):
-        blocks.append(Paragraph(results.missing.get("findings", NO_GROUPS)))
+        blocks.append(Paragraph(NO_GROUPS if len(groups_of(results)) < 2 else _REFUSED))
     else:
         blocks += [Notes(_sentences(table), "info"), _findings_table(table, results)]
     if lines := cautions(results):
@@ -80,8 +80,15 @@ def effect_name(row: Mapping[Any, Any]) -> str:
     return "adjusted" if _finite(row.get("adjusted")) else "difference"
 
 
-def _p_name(row: Mapping[Any, Any]) -> str:
-    return "adjusted_p_fdr" if effect_name(row) == "adjusted" else "p_fdr"
+def _p_name(row: Mapping[Any, Any], effect: str = "") -> str:
+    """The p value of an effect: the corrected one, and the plain one of a negative control, which is in no family."""
+    name = effect or effect_name(row)
+    plain = "p" if name == "difference" else f"{name}_p"
+    return plain if _is_control(row) else f"{plain}_fdr"
+
+
+def _is_control(row: Mapping[Any, Any]) -> bool:
+    return row.get("role") == "negative_control"
 
 
 def _finite(value: Any) -> bool:
@@ -89,7 +96,7 @@ def _finite(value: Any) -> bool:
 
 
 def _tested(row: Mapping[Any, Any]) -> bool:
-    return bool(row["state"] == "compared" and row.get("role", "tested") != "negative_control")
+    return bool(row["state"] == "compared" and not _is_control(row))
 
 
 def _sentences(table: pd.DataFrame) -> list[str]:
@@ -120,7 +127,7 @@ def _count(n: int) -> str:
 
 
 def _label(row: Mapping[Any, Any]) -> str:
-    return f"{row['region']}{_side(row)}" + (" (negative control)" if row.get("role") == "negative_control" else "")
+    return f"{row['region']}{_side(row)}" + (" (negative control)" if _is_control(row) else "")
 
 
 def _side(row: Mapping[Any, Any]) -> str:
@@ -155,7 +162,7 @@ def _findings_table(table: pd.DataFrame, results: GroupResults) -> DataTable:
         cells += [Cell(stratum_of({n: row[n] for n in show}))] if show else []
         raw = lookup.get((own, "none", row["reference"]))
         cells += [_effect_cell(raw), _effect_cell(row), _percent_cell(row), p_value(row[_p_name(row)])]
-        cells += [interval(row, "tissue_adjusted", 1), p_value(row.get("tissue_adjusted_p_fdr"))] if tissue else []
+        cells += _tissue_cells(row) if tissue else []
         cells += [_percent_cell(lookup.get((own, row["estimator"], other))) for other in others]
         cells += [words(row.get("reading") if row["state"] == "compared" else row["state"])] if reading else []
         rows.append(cells)
@@ -168,7 +175,10 @@ def _findings_table(table: pd.DataFrame, results: GroupResults) -> DataTable:
         "percent of the first group's mean; brackets: 95 % intervals; *: p (FDR) below 0.05."
     )
     if tissue:
-        caption += " At equal tissue: at equal volume and CSF of the region besides."
+        held = sorted({str(c) for c in table.get("tissue_covariates", []) if c}) or ["volume and CSF of the region"]
+        caption += f" At equal tissue: at equal {'; '.join(held)} besides."
+    if "role" in table and (table["role"] == "negative_control").any():
+        caption += " p of negative controls is not corrected."
     return DataTable(caption, columns, rows)
 
 
@@ -298,10 +308,10 @@ def _forest(part: pd.DataFrame, title: str) -> list[Block]:
     found: dict[str, tuple[dict[str, dict[str, Interval]], bool, float]] = {}
     for row in made[made["estimator"].isin(estimators)].to_dict("records"):
         label = f"{row['region']}{_side(row)}"
-        effects, _, size = found.setdefault(label, ({}, row.get("role") == "negative_control", 0.0))
+        effects, control, size = found.setdefault(label, ({}, _is_control(row), 0.0))
         value = tuple(float(row[n]) for n in ("hedges_g", "hedges_g_ci_low", "hedges_g_ci_high"))
         effects.setdefault(row["reference"], {})[estimator_name(row["estimator"])] = value  # type: ignore[assignment]
-        found[label] = (effects, row.get("role") == "negative_control", max(size, abs(value[0])))
+        found[label] = (effects, control, max(size, abs(value[0])))
     order = sorted(found, key=lambda label: (found[label][1], -found[label][2]))
     rows = [ForestRow(label, found[label][0], found[label][1]) for label in order[:MAX_REGIONS]]
     drawn = forest(rows, title=title, panels=references, series=[estimator_name(e) for e in estimators])
@@ -323,7 +333,7 @@ def _comparison_table(part: pd.DataFrame, title: str, first: str, second: str) -
     names = main_first(set(part["region"]))
     ordered = sorted(
         part[part["state"] == "compared"].to_dict("records"),
-        key=lambda row: (row.get("role") == "negative_control", names.index(row["region"]), _side(row),
+        key=lambda row: (_is_control(row), names.index(row["region"]), _side(row),
                          estimators.index(row["estimator"])),
     )  # fmt: skip
     return DataTable(_caption(part), columns, [_comparison_row(row, bool(tissue)) for row in ordered], title)
@@ -352,6 +362,8 @@ def _comparison_row(row: Mapping[Any, Any], tissue: bool) -> list[Cell]:
         p_value(row[_p_name(row)]),
         interval(row, "hedges_g", 2),
     ]
-    if tissue:
-        cells += [interval(row, "tissue_adjusted", 1), p_value(row.get("tissue_adjusted_p_fdr"))]
-    return cells
+    return [*cells, *(_tissue_cells(row) if tissue else [])]
+
+
+def _tissue_cells(row: Mapping[Any, Any]) -> list[Cell]:
+    return [interval(row, "tissue_adjusted", 1), p_value(row.get(_p_name(row, "tissue_adjusted")))]

@@ -84,9 +84,10 @@ def sites(results: GroupResults) -> GroupSection | None:
                 " Harmonised values are for looking at: the models take the values as measured, with the site in the "
                 "model, since tests of harmonised values without it find too many differences."
             )
-        blocks.append(
-            ReportFigure("group", title, caption, drawn.svg, f"Values by site, {title}.", True, "", drawn.points)
-        )
+        alt = f"Values by site, {title}."
+        blocks.append(ReportFigure("group", title, caption, drawn.svg, alt, True, "", drawn.points))
+    if blocks and "combat" in results.missing:
+        blocks.append(Paragraph(f"Values were not harmonised: {results.missing['combat']}."))
     blocks += _printed(results.site_factors, "Factors of the sites", "By which values were divided where applied.")
     return _section("sites", "Sites", blocks, results)
 
