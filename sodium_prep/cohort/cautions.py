@@ -107,7 +107,7 @@ def _region(row: Any) -> str:
 def _controls(here: pd.DataFrame, alpha: float) -> Iterator[str]:
     told = []
     for row in _rows(here[_is_control(here)]):
-        p = float(row.get("adjusted_p", row.get("p", np.nan)))
+        p = float(row["adjusted_p"] if np.isfinite(row.get("adjusted_p", np.nan)) else row["p"])
         if p < alpha:
             told.append(f"{_region(row)} {_percent(row)} by {row['reference']} (p = {p:.2g})")
     if told:

@@ -68,6 +68,10 @@ BIBLIOGRAPHY: Final[dict[str, Source]] = {
         "function masking. NeuroImage 2001;14:486-500.",
         "10.1006/nimg.2001.0845",
     ),
+    "cox1972": Source(
+        "Cox DR. Regression models and life-tables. J R Stat Soc B 1972;34:187-220.",
+        "10.1111/j.2517-6161.1972.tb00899.x",
+    ),
     "desikan2006": Source(
         "Desikan RS, Ségonne F, Fischl B, et al. An automated labeling system for subdividing the human cerebral "
         "cortex on MRI scans into gyral based regions of interest. NeuroImage 2006;31:968-980.",

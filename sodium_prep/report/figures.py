@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sodium_prep.report.mosaic import Contour, mosaic
-from sodium_prep.report.plots import calibration, group_dots, psf_profiles, regional_bars
+from sodium_prep.report.plots import calibration, psf_profiles, regional_bars
 from sodium_prep.report.svg import SKY, TISSUE_COLOURS, VERMILION
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "calibration",
     "fit",
     "fit_contours",
-    "group_dots",
     "mosaic",
     "psf_profiles",
     "regional_bars",

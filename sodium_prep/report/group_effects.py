@@ -17,6 +17,7 @@ from sodium_prep.report.group_results import (
     groups_of,
     main_first,
     references_of,
+    reported,
     strata,
     whole_regions,
     with_groups,
@@ -40,7 +41,7 @@ NO_GROUPS: Final = (
     "There are no groups to compare: participants.tsv has no such column, or no two groups among the participants with "
     "results."
 )
-_NONE: Final[Interval] = (math.nan, math.nan, math.nan)
+_REFUSED: Final = "The groups were not compared, for the reasons below."
 _ALPHA: Final = 0.05
 
 
@@ -49,7 +50,7 @@ def findings(results: GroupResults) -> GroupSection:
     blocks: list[Block] = []
     table = _reported(results)
     if table is None or not len(table):
-        blocks.append(Paragraph(results.missing.get("findings", NO_GROUPS)))
+        blocks.append(Paragraph(NO_GROUPS if len(groups_of(results)) < 2 else _REFUSED))
     else:
         blocks += [Notes(_sentences(table), "info"), _findings_table(table, results)]
     if lines := cautions(results):
@@ -71,8 +72,7 @@ def _reported(results: GroupResults) -> pd.DataFrame | None:
     table = results.comparisons
     if table is None or table.empty:
         return None
-    here = table[(table["estimator"] == estimator_pair(table)[-1]) & (table["reference"] == references_of(table)[0])]
-    return here.reset_index(drop=True)
+    return reported(table).reset_index(drop=True)
 
 
 def effect_name(row: Mapping[Any, Any]) -> str:
@@ -80,8 +80,15 @@ def effect_name(row: Mapping[Any, Any]) -> str:
     return "adjusted" if _finite(row.get("adjusted")) else "difference"
 
 
-def _p_name(row: Mapping[Any, Any]) -> str:
-    return "adjusted_p_fdr" if effect_name(row) == "adjusted" else "p_fdr"
+def _p_name(row: Mapping[Any, Any], effect: str = "") -> str:
+    """The p value of an effect: the corrected one, and the plain one of a negative control, which is in no family."""
+    name = effect or effect_name(row)
+    plain = "p" if name == "difference" else f"{name}_p"
+    return plain if _is_control(row) else f"{plain}_fdr"
+
+
+def _is_control(row: Mapping[Any, Any]) -> bool:
+    return row.get("role") == "negative_control"
 
 
 def _finite(value: Any) -> bool:
@@ -89,7 +96,7 @@ def _finite(value: Any) -> bool:
 
 
 def _tested(row: Mapping[Any, Any]) -> bool:
-    return bool(row["state"] == "compared" and row.get("role", "tested") != "negative_control")
+    return bool(row["state"] == "compared" and not _is_control(row))
 
 
 def _sentences(table: pd.DataFrame) -> list[str]:
@@ -111,7 +118,7 @@ def _sentences(table: pd.DataFrame) -> list[str]:
                          f"({how}).")  # fmt: skip
         else:
             told = ", ".join(f"{row['region']}{_side(row)} {_signed(row)}" for row in sure)
-            lines.append(f"{start}: {len(sure)} of {_count(len(rows))} differ: {told} ({how}).")
+            lines.append(f"{start}: {len(sure)} of {_count(len(rows))} differ{'s' * (len(sure) == 1)}: {told} ({how}).")
     return lines
 
 
@@ -120,7 +127,7 @@ def _count(n: int) -> str:
 
 
 def _label(row: Mapping[Any, Any]) -> str:
-    return f"{row['region']}{_side(row)}" + (" (negative control)" if row.get("role") == "negative_control" else "")
+    return f"{row['region']}{_side(row)}" + (" (negative control)" if _is_control(row) else "")
 
 
 def _side(row: Mapping[Any, Any]) -> str:
@@ -155,7 +162,7 @@ def _findings_table(table: pd.DataFrame, results: GroupResults) -> DataTable:
         cells += [Cell(stratum_of({n: row[n] for n in show}))] if show else []
         raw = lookup.get((own, "none", row["reference"]))
         cells += [_effect_cell(raw), _effect_cell(row), _percent_cell(row), p_value(row[_p_name(row)])]
-        cells += [interval(row, "tissue_adjusted", 1), p_value(row.get("tissue_adjusted_p_fdr"))] if tissue else []
+        cells += _tissue_cells(row) if tissue else []
         cells += [_percent_cell(lookup.get((own, row["estimator"], other))) for other in others]
         cells += [words(row.get("reading") if row["state"] == "compared" else row["state"])] if reading else []
         rows.append(cells)
@@ -168,7 +175,10 @@ def _findings_table(table: pd.DataFrame, results: GroupResults) -> DataTable:
         "percent of the first group's mean; brackets: 95 % intervals; *: p (FDR) below 0.05."
     )
     if tissue:
-        caption += " At equal tissue: at equal volume and CSF of the region besides."
+        held = sorted({str(c) for c in table.get("tissue_covariates", []) if c}) or ["volume and CSF of the region"]
+        caption += f" At equal tissue: at equal {'; '.join(held)} besides."
+    if "role" in table and (table["role"] == "negative_control").any():
+        caption += " p of negative controls is not corrected."
     return DataTable(caption, columns, rows)
 
 
@@ -218,7 +228,7 @@ def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], 
                 ]
                 for g in columns
             }
-            base, model = _model(here, results, groups)
+            base, model = model_values(here, results.comparisons, groups)
             rows.append(Strip(f"{region}\n{estimator_name(estimator)}", cells, model, base))
     drawn = strips([rows] if len(estimators) == 2 else [[r] for r in rows], title=title, groups=columns)
     caption = (
@@ -234,11 +244,24 @@ def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], 
     return ReportFigure("group", title, caption, drawn.svg, alt, wide=len(estimators) == 2, points=drawn.points)
 
 
-def _model(
-    here: pd.DataFrame, results: GroupResults, groups: Sequence[str]
+def model_values(
+    here: pd.DataFrame, table: pd.DataFrame | None, groups: Sequence[str]
 ) -> tuple[float | None, dict[str, Interval]]:
-    """Mean of the first group, and for every other one that mean plus the model's difference."""
-    table = results.comparisons
+    """What the model says of the groups in one panel.
+
+    Parameters
+    ----------
+    here
+        Values of one stratum, region, estimator and reference.
+    table
+        Comparisons, in either order of the groups.
+    groups
+        The first one is what the others are compared with.
+
+    Returns
+    -------
+    Mean of the first group, and for every other one that mean plus the model's difference, with its interval.
+    """
     if table is None or table.empty or here.empty or len(groups) < 2:
         return None, {}
     first = here.iloc[0]
@@ -285,10 +308,10 @@ def _forest(part: pd.DataFrame, title: str) -> list[Block]:
     found: dict[str, tuple[dict[str, dict[str, Interval]], bool, float]] = {}
     for row in made[made["estimator"].isin(estimators)].to_dict("records"):
         label = f"{row['region']}{_side(row)}"
-        effects, _, size = found.setdefault(label, ({}, row.get("role") == "negative_control", 0.0))
+        effects, control, size = found.setdefault(label, ({}, _is_control(row), 0.0))
         value = tuple(float(row[n]) for n in ("hedges_g", "hedges_g_ci_low", "hedges_g_ci_high"))
         effects.setdefault(row["reference"], {})[estimator_name(row["estimator"])] = value  # type: ignore[assignment]
-        found[label] = (effects, row.get("role") == "negative_control", max(size, abs(value[0])))
+        found[label] = (effects, control, max(size, abs(value[0])))
     order = sorted(found, key=lambda label: (found[label][1], -found[label][2]))
     rows = [ForestRow(label, found[label][0], found[label][1]) for label in order[:MAX_REGIONS]]
     drawn = forest(rows, title=title, panels=references, series=[estimator_name(e) for e in estimators])
@@ -310,7 +333,7 @@ def _comparison_table(part: pd.DataFrame, title: str, first: str, second: str) -
     names = main_first(set(part["region"]))
     ordered = sorted(
         part[part["state"] == "compared"].to_dict("records"),
-        key=lambda row: (row.get("role") == "negative_control", names.index(row["region"]), _side(row),
+        key=lambda row: (_is_control(row), names.index(row["region"]), _side(row),
                          estimators.index(row["estimator"])),
     )  # fmt: skip
     return DataTable(_caption(part), columns, [_comparison_row(row, bool(tissue)) for row in ordered], title)
@@ -339,6 +362,8 @@ def _comparison_row(row: Mapping[Any, Any], tissue: bool) -> list[Cell]:
         p_value(row[_p_name(row)]),
         interval(row, "hedges_g", 2),
     ]
-    if tissue:
-        cells += [interval(row, "tissue_adjusted", 1), p_value(row.get("tissue_adjusted_p_fdr"))]
-    return cells
+    return [*cells, *(_tissue_cells(row) if tissue else [])]
+
+
+def _tissue_cells(row: Mapping[Any, Any]) -> list[Cell]:
+    return [interval(row, "tissue_adjusted", 1), p_value(row.get(_p_name(row, "tissue_adjusted")))]

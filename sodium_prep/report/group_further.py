@@ -13,11 +13,10 @@ from sodium_prep.report.group_results import (
     MAX_REGIONS,
     GroupResults,
     estimator_name,
-    estimator_pair,
     groups_of,
     main_first,
     primary,
-    references_of,
+    reported,
     some,
     strata,
     with_groups,
@@ -85,9 +84,11 @@ def sites(results: GroupResults) -> GroupSection | None:
                 " Harmonised values are for looking at: the models take the values as measured, with the site in the "
                 "model, since tests of harmonised values without it find too many differences."
             )
-        blocks.append(
-            ReportFigure("group", title, caption, drawn.svg, f"Values by site, {title}.", True, "", drawn.points)
-        )
+        alt = f"Values by site, {title}."
+        blocks.append(ReportFigure("group", title, caption, drawn.svg, alt, True, "", drawn.points))
+    if blocks and "combat" in results.missing:
+        blocks.append(Paragraph(f"Values were not harmonised: {results.missing['combat']}."))
+    blocks += _printed(results.site_factors, "Factors of the sites", "By which values were divided where applied.")
     return _section("sites", "Sites", blocks, results)
 
 
@@ -149,9 +150,7 @@ def scores_of_regions(results: GroupResults) -> GroupSection | None:
     table = results.zscores
     blocks: list[Block] = []
     if table is not None and some(table):
-        here = table[table["measure"] == "tsc"] if "measure" in table else table
-        here = here[(here["estimator"] == estimator_pair(here)[-1]) & (here["reference"] == references_of(here)[0])]
-        for name, part in strata(here):
+        for name, part in strata(reported(table[table["measure"] == "tsc"])):
             blocks += _heat(part, name, results)
     return _section("zscores", "Distance from the controls", blocks, results, "z scores")
 
@@ -214,7 +213,13 @@ def change(results: GroupResults) -> GroupSection | None:
 
 
 def _printed(table: pd.DataFrame | None, heading: str, caption: str) -> list[Block]:
-    return [frame_table(table, heading=heading, caption=caption)] if table is not None and some(table) else []
+    """The reported rows of a table; nothing where there is none."""
+    if table is None or table.empty:
+        return []
+    shown = reported(table)
+    if len(shown) < len(table):
+        caption += " Other corrections and references: see the file of this table."
+    return [frame_table(shown, heading=heading, caption=caption)]
 
 
 def clinical(results: GroupResults) -> GroupSection | None:
@@ -228,8 +233,9 @@ def clinical(results: GroupResults) -> GroupSection | None:
     blocks += _printed(results.correlations, "Correlations with scores", "Brackets: 95 % intervals.")
     if results.roc is not None and some(results.roc):
         blocks += _roc(results)
-    caption = "Area under the curve; the cross-validated one is what to expect in other participants of such a cohort."
+    caption = "AUC: area under the curve, cross-validated; in sample it is optimistic. Brackets: 95 % intervals."
     blocks += _printed(results.roc, "Telling groups apart", caption)
+    blocks += _printed(results.hazards, "Time to event", "Hazard ratios of Cox models; brackets: 95 % intervals.")
     return _section("scores", "Scores and classification", blocks, results, "Scores")
 
 
@@ -273,15 +279,12 @@ def lesions(results: GroupResults) -> GroupSection | None:
     """Lesion over its mirror region, against the time since onset."""
     table = results.lesions
     blocks: list[Block] = []
-    if table is not None and some(table):
-        here = table[table["reference"] == references_of(table)[0]] if "reference" in table else table
-        here = here[here["estimator"] == estimator_pair(here)[-1]] if "estimator" in here else here
-        here = here.assign(shown=_group_of(here, results))
-        if "onset" in here:
-            here = here.assign(at=_numbers(here["onset"]), ratio=_numbers(here["mirror_ratio"]))
-            here = here[np.isfinite(here["at"]) & np.isfinite(here["ratio"])]
-            if here["at"].nunique() > 1:
-                blocks.append(_lesion_figure(here, results))
+    if table is not None and some(table) and "onset" in table:
+        here = reported(table)
+        here = here.assign(shown=_group_of(here, results), at=_numbers(here["onset"]), ratio=here["mirror_ratio"])
+        here = here[np.isfinite(here["at"]) & np.isfinite(here["ratio"])]
+        if here["at"].nunique() > 1:
+            blocks.append(_lesion_figure(here, results))
     blocks += _printed(table, "Lesions", "Concentration over that of what lies opposite.")
     return _section("lesions", "Lesions", blocks, results)
 
@@ -317,17 +320,10 @@ def repeatability(results: GroupResults) -> GroupSection | None:
 
 
 def _bland_altman(results: GroupResults) -> list[Block]:
-    """Second run minus first against their mean, in the main regions."""
-    long = results.cohort.tsc.rename(columns={"name": "region"})
-    if long.empty or "run" not in long:
-        return []
-    here = primary(long[long["region"].isin(MAIN_REGIONS)])
-    here = here.assign(tsc=here["tsc"].astype(float))
-    keys = ["participant_id", "session_id", "acquisition", "reconstruction", "region"]
-    pairs = here.sort_values("run").groupby(keys, sort=False)["tsc"].agg(["first", "last", "size"]).reset_index()
-    pairs = pairs[pairs["size"] == 2]
-    pairs = pairs.assign(mean=(pairs["first"] + pairs["last"]) / 2, change=pairs["last"] - pairs["first"])
-    pairs = pairs.assign(shown=_group_of(pairs, results)).dropna(subset=["change"])
+    """Second scan minus first against their mean, in the main regions."""
+    assert results.reliability is not None
+    repeat = str(results.reliability["repeat"].iloc[0]) if "repeat" in results.reliability else "run"
+    pairs = _pairs(results, repeat)
     panels = []
     for region in [r for r in MAIN_REGIONS if (pairs["region"] == r).sum() >= 3]:
         part = pairs[pairs["region"] == region]
@@ -337,14 +333,25 @@ def _bland_altman(results: GroupResults) -> list[Block]:
             panels.append(Scatter(region, _dots(part, "mean", "change"), levels=levels))
     if not panels:
         return []
-    title = "Second run minus first"
+    title = f"Second {repeat.removesuffix('_id')} minus first"
     drawn = scatters(panels, title=title, groups=_groups(results, pairs), x="mean of both (mM)", y="difference (mM)")
-    caption = "One dot per session with two runs; dashed: bias and limits of agreement."
-    return [
-        ReportFigure(
-            "group", title, caption, drawn.svg, f"Bland-Altman plots, {title}.", len(panels) > 1, "", drawn.points
-        )
-    ]
+    caption = "One dot for each pair of repeat scans; dashed: bias and limits of agreement."
+    alt = f"Bland-Altman plots, {title}."
+    return [ReportFigure("group", title, caption, drawn.svg, alt, len(panels) > 1, "", drawn.points)]
+
+
+def _pairs(results: GroupResults, repeat: str) -> pd.DataFrame:
+    """The first two repeats of each participant and main region: region, mean, change, participant and group."""
+    long = results.cohort.tsc.rename(columns={"name": "region"})
+    here = primary(long[long["region"].isin(MAIN_REGIONS)])
+    scan = ("participant_id", "session_id", "acquisition", "reconstruction", "atlas", "region")
+    keys = [name for name in scan if name != repeat]
+    order = here.groupby(keys)[repeat].rank(method="dense")
+    here = here.assign(tsc=here["tsc"].astype(float))
+    first, second = (here[order == n].groupby(keys)["tsc"].mean() for n in (1, 2))
+    pairs = first.to_frame("first").join(second.to_frame("second"), how="inner").dropna().reset_index()
+    mean, change = (pairs["first"] + pairs["second"]) / 2, pairs["second"] - pairs["first"]
+    return pairs.assign(mean=mean, change=change, shown=_group_of(pairs, results))
 
 
 def voxelwise(results: GroupResults) -> GroupSection | None:

@@ -30,7 +30,7 @@ def overview(results: GroupResults) -> GroupSection:
     blocks: list[Block] = [Facts(_facts(results))]
     if notes := [*results.cohort.notes]:
         blocks.append(Notes(notes))
-    counts = results.group_site if results.group_site is not None else counts_by_site(done, results.group)
+    counts = results.group_site if some(results.group_site) else counts_by_site(done, results.group)
     if counts is not None:
         blocks.append(_counts(counts))
     if results.design_checks:

@@ -44,8 +44,8 @@ class GroupResults:
         n_controls, z_csf, state, reason.
     harmonised
         As ``values``, after harmonisation of the sites.
-    longitudinal, correlations, roc, reliability, between_sites, lesions
-        Tables of results, printed as they are; ``lesions`` has participant_id, region, mirror_ratio and onset.
+    longitudinal, correlations, roc, hazards, reliability, between_sites, site_factors, lesions
+        Tables of results; of those with an estimator and a reference, the reported ones are printed.
     qc, verdicts
         From :mod:`sodium_prep.cohort.qc`.
     excluded
@@ -78,8 +78,10 @@ class GroupResults:
     longitudinal: pd.DataFrame | None = None
     correlations: pd.DataFrame | None = None
     roc: pd.DataFrame | None = None
+    hazards: pd.DataFrame | None = None
     reliability: pd.DataFrame | None = None
     between_sites: pd.DataFrame | None = None
+    site_factors: pd.DataFrame | None = None
     lesions: pd.DataFrame | None = None
     qc: pd.DataFrame | None = None
     verdicts: pd.DataFrame | None = None
@@ -165,9 +167,13 @@ def estimator_name(estimator: str) -> str:
 
 def primary(values: pd.DataFrame) -> pd.DataFrame:
     """Values of both sides by the reported estimator and the primary reference."""
-    here = whole_regions(values)
-    return (
-        here[(here["estimator"] == estimator_pair(here)[-1]) & (here["reference"] == references_of(here)[0])]
-        if len(here)
-        else here
-    )
+    return reported(whole_regions(values))
+
+
+def reported(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the reported estimator and the primary reference, as far as the table tells them apart."""
+    if "reference" in table and len(table):
+        table = table[table["reference"] == references_of(table)[0]]
+    if "estimator" in table and len(table):
+        table = table[table["estimator"] == estimator_pair(table)[-1]]
+    return table

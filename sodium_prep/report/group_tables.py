@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sodium_prep.report.group_results import estimator_name, heading
@@ -16,7 +16,6 @@ MAX_ROWS: Final = 400
 """Rows of a table on the page; the file of the same table holds all."""
 
 NOT_TO_BE_HAD: Final = "n/a"
-_UNNAMED: Final = ("index", "n_left_out")
 
 
 def words(value: Any) -> Cell:
@@ -59,14 +58,15 @@ def _float(value: Any) -> float:
         return math.nan
 
 
-def frame_table(frame: pd.DataFrame, *, heading: str = "", caption: str = "", skip: Collection[str] = ()) -> DataTable:
+def frame_table(frame: pd.DataFrame, *, heading: str = "", caption: str = "") -> DataTable:
     """A table of results in print.
 
     Intervals stand behind their value, p values as such, other numbers with three digits. Columns without content are
     left out; texts that are the same in all rows stand in the caption. Of more than :data:`MAX_ROWS` rows the first
     stand here, and the caption says so.
     """
-    shown = [str(name) for name in frame.columns if _shown(frame, str(name)) and name not in skip]
+    frame = _named_ends(frame)
+    shown = [str(name) for name in frame.columns if _shown(frame, str(name))]
     same = [name for name in shown[1:] if len(frame) > 1 and frame[name].nunique() == 1 and _is_text(frame, name)]
     if same:
         first = frame.iloc[0].to_dict()
@@ -76,6 +76,15 @@ def frame_table(frame: pd.DataFrame, *, heading: str = "", caption: str = "", sk
     columns = [name for name in shown if name not in same]
     rows = [[_cell(row, name) for name in columns] for row in frame.head(MAX_ROWS).to_dict("records")]
     return DataTable(caption.strip(), [_title(name) for name in columns], rows, heading)
+
+
+def _named_ends(frame: pd.DataFrame) -> pd.DataFrame:
+    """Plain ``ci_low`` and ``ci_high`` belong to the column before them."""
+    names = list(map(str, frame.columns))
+    if "ci_low" not in names[1:]:
+        return frame
+    value = names[names.index("ci_low") - 1]
+    return frame.rename(columns={"ci_low": f"{value}_ci_low", "ci_high": f"{value}_ci_high"})
 
 
 _ABBREVIATIONS: Final = {
@@ -100,7 +109,7 @@ def _is_text(frame: pd.DataFrame, name: str) -> bool:
 
 def _shown(frame: pd.DataFrame, name: str) -> bool:
     column = frame[name]
-    if name.endswith(("_ci_low", "_ci_high")) or name in _UNNAMED:
+    if name.endswith(("_ci_low", "_ci_high")):
         return False
     return bool((column.notna() & (column.astype(str) != "")).any())
 

@@ -113,6 +113,8 @@ def build_methods(
             ``scores``, ``methods`` (spearman, pearson), ``covariates``.
         ``classification``
             ``folds``, ``bootstraps``.
+        ``survival``
+            ``covariates``.
         ``reliability``
             ``repeat`` (in words).
         ``voxelwise``
@@ -401,6 +403,7 @@ _WRITERS: Final[dict[str, tuple[str, Callable[[Step], str]]]] = {
     "longitudinal_change": ("Change over time", group_level.longitudinal),
     "correlation": ("Scores", group_level.correlation),
     "classification": ("Classification", group_level.classification),
+    "survival": ("Time to event", group_level.survival),
     "reliability": ("Reliability", group_level.reliability),
     "voxelwise": ("Voxel by voxel", group_level.voxelwise),
     "software": ("Software", _software),

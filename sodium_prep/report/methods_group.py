@@ -99,6 +99,14 @@ def classification(step: Step) -> str:
     return text + "."
 
 
+def survival(step: Step) -> str:
+    """Time to an event."""
+    held = f" at equal {join(list(step['covariates']))}" if step.get("covariates") else ""
+    return (
+        f"The hazard of the event per standard deviation of a regional value{held} comes from Cox models {{cox1972}}."
+    )
+
+
 def reliability(step: Step) -> str:
     """Repeat scans."""
     repeat = step.get("repeat", "repeat scans")

@@ -1,17 +1,14 @@
-"""Plots of numbers: calibration line, point spread function, regional values, groups. Each returns SVG text."""
+"""Plots of numbers: calibration line, point spread function, regional values. Each returns SVG text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sodium_prep.report.svg import BLUE, GREY, ORANGE, PURPLE, TISSUE_COLOURS, VERMILION, new_figure, to_svg
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _WIDTH_IN = 5.4  # narrow, so that the lettering stays readable on a telephone
 ESTIMATOR_NAMES: Final = {
@@ -25,8 +22,6 @@ ESTIMATOR_NAMES: Final = {
     "mlts": "corrected (mLTS)",
 }
 """Estimators as readers are told them."""
-
-_MARKERS = "os^Dv*PX"
 
 
 def calibration(
@@ -193,56 +188,3 @@ def regional_bars(
         figure.legend(loc="upper left", bbox_to_anchor=(0.0, 1 - 0.26 / figure.get_size_inches()[1]), ncols=n)
         figure.tight_layout(pad=0.6, rect=(0, 0, 1, 1 - 0.5 / figure.get_size_inches()[1]))
         return to_svg(figure)
-
-
-def group_dots(
-    values: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
-    *,
-    title: str = "Main regions by group",
-    seed: int = 0,
-) -> str:
-    """One dot per participant, group mean with 95 % interval, one panel per region and estimator.
-
-    Parameters
-    ----------
-    values
-        Region to estimator to group to concentrations in mM.
-    seed
-        Of the sideways scatter of the dots.
-    """
-    regions = list(values)
-    estimators = list(dict.fromkeys(e for region in values.values() for e in region))
-    rng = np.random.default_rng(seed)
-    width = _WIDTH_IN * max(1.0, len(estimators) / 3)  # so that the names of groups have their place
-    with new_figure(width, 0.6 + 2.3 * max(len(regions), 1)) as figure:
-        grid = figure.subplots(max(len(regions), 1), max(len(estimators), 1), sharey="row", squeeze=False)
-        for row, region in zip(grid, regions, strict=False):
-            for axes, estimator in zip(row, estimators, strict=True):
-                _dots(axes, values[region].get(estimator, {}), rng)
-            row[0].set_ylabel(f"{region}\nTSC (mM)")
-        for axes, estimator in zip(grid[0], estimators, strict=False):
-            axes.set_title(ESTIMATOR_NAMES.get(estimator, estimator).replace(" (", "\n("), fontsize=8.5)
-        height = float(figure.get_size_inches()[1])
-        figure.text(0.01, 1 - 0.06 / height, title, va="top", fontsize=10.5, fontweight="bold")
-        figure.tight_layout(pad=0.6, rect=(0, 0, 1, 1 - 0.28 / height))
-        return to_svg(figure)
-
-
-def _dots(axes: Axes, groups: Mapping[str, Sequence[float]], rng: np.random.Generator) -> None:
-    from scipy.stats import t
-
-    palette: tuple[Any, ...] = (BLUE, VERMILION, "#009E73", PURPLE, ORANGE)
-    for i, numbers in enumerate(groups.values()):
-        v = np.asarray(numbers, dtype=float)
-        v = v[np.isfinite(v)]
-        colour = palette[i % len(palette)]
-        axes.plot(
-            i + rng.uniform(-0.16, 0.16, v.size), v, _MARKERS[i % len(_MARKERS)], color=colour, markersize=4.5,
-            alpha=0.65, markeredgewidth=0,
-        )  # fmt: skip
-        if v.size >= 2:
-            half = t.ppf(0.975, v.size - 1) * v.std(ddof=1) / np.sqrt(v.size)
-            axes.errorbar([i + 0.3], [v.mean()], [half], fmt="_", color="#111111", markersize=9, capsize=3)
-    axes.set_xticks(range(len(groups)), [f"{name}\nn = {len(g)}" for name, g in groups.items()], fontsize=8.5)
-    axes.set_xlim(-0.5, max(len(groups), 1) - 0.2)
-    axes.grid(False, axis="x")

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from sodium_prep.report import figures
+from sodium_prep.report.group_plots import Strip, strips
 from sodium_prep.report.layout import place_slices, slice_columns
 from sodium_prep.report.mosaic import mosaic
 from sodium_prep.report.plots import _fwhm
@@ -51,7 +52,8 @@ def _all_figures(head):
         ),
         "psf": figures.psf_profiles(radius, {"GM": np.exp(-((radius / 3) ** 2))}, nominal_mm=3.0),
         "bars": figures.regional_bars(["Cortex", "CSF"], {"none": line, "labbe": line}),
-        "dots": figures.group_dots({"Cortex": {"none": {"NA": [40.0, 41.0], "AD": []}}}),
+        "strips": strips([[Strip("Cortex", {"NA": [("1", 40.0, "NA"), ("2", 41.0, "NA")], "AD": []})]], title="<t>",
+                         groups=["NA", "AD"]).svg,
     }  # fmt: skip
 
 

@@ -29,8 +29,18 @@ EVERYTHING = {
     "relaxation": {"field_strength_t": 7.0, "sources": ["Niesporek et al., MAGMA 2017 (7 T)"]},
     "calibration": {"references": ["vials", "CSF"], "n_vials": 4, "intercept": "free"},
     "regional": {"estimators": [*ESTIMATORS], "free_csf": True, "noise_covariance": True},
-    "comparison": {"covariates": ["age", "sex"]},
-}
+    "quality": {"raters": True, "n_excluded": 2},
+    "comparison": {"covariates": ["age", "sex"], "tissue_covariates": ["volume"], "negative_controls": ["Putamen"],
+                   "robust": True, "weights": True},
+    "harmonisation": {"method": "site", "shown": True},
+    "normative": {"n_controls": 12, "covariates": ["age"]},
+    "longitudinal_change": {"covariates": ["age"]},
+    "correlation": {"scores": ["MMSE"], "methods": ["spearman", "pearson"], "covariates": ["age"]},
+    "classification": {"folds": 5, "bootstraps": 1000},
+    "survival": {"covariates": ["age"]},
+    "reliability": {"repeat": "two runs of a session"},
+    "voxelwise": {"statistic": "tfce", "permutations": 5000},
+}  # fmt: skip
 
 
 def test_citations_are_numbered_in_order_and_complete():
@@ -102,6 +112,22 @@ def test_the_way_of_the_atlas_is_told_only_where_it_leads_through_two_templates(
     more = body({"normalisation": direct | {"further": ["MNI152NLin2009cAsym", "mine"]}})
     assert "MNI152NLin2009cAsym and mine were reached from there by a warp between the templates" in more
     assert "registration alone" in body({"normalisation": direct | {"method": "affine"}})
+
+
+def test_what_is_said_of_sites_is_what_was_done():
+    kept = {"harmonisation": {"method": "site"}}
+    assert keys(kept) == {"nygaard2016"}
+    assert "ComBat" not in body(kept)
+    combat = {"harmonisation": {"method": "combat"}}
+    assert keys(combat) == {"johnson2007", "fortin2018", "nygaard2016"}
+    assert "the site stayed in the models" in body(combat)
+
+
+def test_voxelwise_tests_name_their_statistic():
+    assert keys({"voxelwise": {"statistic": "tfce", "permutations": 5000}}) == {"smith2009", "winkler2014"}
+    mass = {"voxelwise": {"statistic": "cluster"}}
+    assert keys(mass) == {"winkler2014"}
+    assert "mass of clusters" in body(mass)
 
 
 def test_lesion_and_longitudinal_speak_only_where_they_are_true():

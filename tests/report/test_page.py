@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import pytest
 
@@ -11,15 +13,22 @@ from sodium_prep.report.layout import slice_columns
 from sodium_prep.report.methods import build_methods
 from sodium_prep.report.page import (
     SECTIONS,
+    Cell,
     Comparison,
+    DataTable,
+    Facts,
     GroupReport,
+    GroupSection,
+    Heading,
+    Notes,
+    Paragraph,
     ParticipantReport,
-    ParticipantRow,
     PrintedTable,
     RegionRow,
     ReportFigure,
     ScanReport,
     SummaryItem,
+    TextList,
     render_group,
     render_participant,
 )
@@ -76,11 +85,12 @@ def _report(*labels, text="x"):
 
 
 def _group(text="x"):
-    return GroupReport(
-        text, [text], [ParticipantRow([text], text, "warn", text)], build_methods({"comparison": {}}),
-        [ReportFigure("group", text, text, SVG)], [PrintedTable(text, text, [text, text], [[text, text]])], text,
-        [SummaryItem(text, text)], [text],
-    )  # fmt: skip
+    table = DataTable(text, [text, text], [[Cell(text, page="01"), Cell(text, 1.0)]] * 2, text)
+    figure = ReportFigure("group", text, text, SVG, alt=text, points=[(0.25, 0.5, text)])
+    blocks = [figure, table, TextList(text, text, "x.txt", [text, text]), Facts([SummaryItem(text, text)]),
+              Notes([text]), Heading(text), Paragraph(text)]  # fmt: skip
+    sections = [GroupSection("one", text, blocks, text), GroupSection("two", text, blocks)]
+    return GroupReport(text, text, sections, build_methods({"comparison": {}}), text, [SummaryItem(text, text)])
 
 
 def test_all_sections_are_there_once_per_scan_and_links_have_targets():
@@ -114,19 +124,26 @@ def test_text_from_outside_is_escaped(render):
     assert page.text.count("<script>alert('x')</script>") >= 5
 
 
-@pytest.mark.parametrize("text", [render_participant(_report("ses-01")), render_group(_group())])
-def test_page_asks_for_nothing_outside_itself(text):
+@pytest.mark.parametrize(
+    ("text", "scripts"), [(render_participant(_report("ses-01")), 0), (_compared(), 1), (render_group(_group()), 1)]
+)
+def test_page_asks_for_nothing_outside_itself(text, scripts):
     page = _Page(text)
-    assert {"link", "script", "iframe", "object", "base"} & set(page.tags) == set()
-    assert not re.search(r"url\(|@import", text)
+    assert {"link", "iframe", "object", "base"} & set(page.tags) == set()
+    assert page.tags.count("script") == scripts
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttp|import\(", text)
+    assert not [
+        v for t, n, v in page.attributes if n in ("src", "srcset", "data", "action") and not v.startswith("data:")
+    ]
+    assert all(t == "a" for t, n, v in page.attributes if n == "href")
     policy = next(v for t, n, v in page.attributes if t == "meta" and n == "content" and "default-src" in v)
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
     assert page.tags.count("h1") == 1
     assert all(value for tag, name, value in page.attributes if (tag, name) == ("img", "alt"))
 
 
-def test_the_one_script_is_admitted_by_its_hash_and_nothing_else_is():
-    text = _compared()
+@pytest.mark.parametrize("text", [_compared(), render_group(_group())])
+def test_the_one_script_is_admitted_by_its_hash_and_nothing_else_is(text):
     page = _Page(text)
     assert page.tags.count("script") == 1
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
@@ -190,3 +207,41 @@ def test_figure_for_a_section_that_does_not_exist_is_refused():
     scan = ScanReport("ses-01", figures=[ReportFigure("tcs", "", "", SVG)])
     with pytest.raises(ValueError, match="tcs"):
         render_participant(ParticipantReport("t", "01", [scan], build_methods({})))
+
+
+def test_the_group_page_can_be_read_without_script():
+    text = render_group(_group("Seven"))
+    body = text[: text.index("<script>")]
+    page = _Page(body)
+    assert {"one", "two", "methods", "about", "one-list-3", "two-list-3"} <= set(page.ids)
+    assert '<button type="button" hidden>' in body
+    assert page.tags.count("button") == 2  # what sorts and filters is made by the script, so that nothing is dead
+    labelled = {v for t, n, v in page.attributes if n == "aria-labelledby"}
+    assert labelled <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_a_list_is_saved_as_it_is_read():
+    lines = ['sub-01: fail (moved, "twice")', "sub-02: 50 % & more\t<b>", "sub-03 #Ü"]
+    blocks = [TextList("Again", "Those.", "recheck.txt", lines)]
+    report = GroupReport("t", "s", [GroupSection("quality", "Quality", blocks)], build_methods({}))
+    page = _Page(render_group(report))
+    (address,) = [v for t, n, v in page.attributes if (t, n) == ("a", "href") and v.startswith("data:")]
+    kind, _, text = address.partition(",")
+    assert kind == "data:text/plain;charset=utf-8"
+    assert unquote(text) == "\n".join(lines) + "\n"
+    assert "\n".join(lines) in page.text
+
+
+@pytest.mark.parametrize(("label", "link"), [("001", "sub-001.html"), ("../x", ""), ("a b", ""), ("a\n", ""), ("", "")])
+def test_only_labels_of_bids_become_links(label, link):
+    assert Cell("x", page=label).link == link
+
+
+def test_points_of_a_figure_reach_the_script_as_they_are():
+    said = 'sub-1 "quoted" <i>, 5'
+    figure = ReportFigure("group", "f", "c", SVG, points=[(0.1236, 1.0, said)])
+    report = GroupReport("t", "s", [GroupSection("a", "A", [figure])], build_methods({}))
+    page = _Page(render_group(report))
+    (points,) = [v for t, n, v in page.attributes if n == "data-points"]
+    assert json.loads(points) == [[123.6, 1000.0, said]]
