@@ -100,9 +100,11 @@ class CohortDesign:
         Visits of each participant.
     change_per_year
         By group: relative change of concentration per year by region.
-    subject_sd, region_sd, calibration_sd, repeat_sd
-        Relative standard deviation between participants of the whole brain, of each region by itself, between scans of
-        all regions together (as an error of calibration has it), and of each region between scans beyond its noise.
+    subject_sd, region_sd, tissue_sd
+        Standard deviations between participants, relative: of the concentration of the whole brain, of each region by
+        itself, and of the CSF in the voxels of grey matter.
+    calibration_sd, repeat_sd
+        Between scans: of all regions together (as an error of calibration has it), and of each region beyond its noise.
     age_per_decade
         Relative change of concentration per ten years of age.
     """
@@ -117,6 +119,7 @@ class CohortDesign:
     change_per_year: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     subject_sd: float = 0.05
     region_sd: float = 0.02
+    tissue_sd: float = 0.05
     calibration_sd: float = 0.02
     repeat_sd: float = 0.0
     age_per_decade: float = 0.01
@@ -207,6 +210,7 @@ class _Person:
             self._true[name] = region.concentration_mM * (1.0 + effects.get(name, 0.0)) * shared * own
         change = self._true["Hippocampus"] / COHORT_REGIONS["Hippocampus"].concentration_mM - 1.0
         self.mmse = float(np.clip(28.5 - 30.0 * change + rng.normal(0.0, 1.0), 0.0, 30.0))
+        self._atrophy = design.atrophy.get(group, 0.0) + design.tissue_sd * rng.standard_normal()
         self._volume = float(np.exp(0.08 * rng.standard_normal()))
 
     def scan(self, years: float, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -216,10 +220,9 @@ class _Person:
         now = {name: true * (1.0 + changes.get(name, 0.0) * years) for name, true in self._true.items()}
         calibration = 1.0 + design.calibration_sd * rng.standard_normal()
         eyes = _VITREOUS * (1.0 + 0.03 * rng.standard_normal())
-        atrophy = design.atrophy.get(self._group, 0.0)
         measured: dict[tuple[str, str, str], float] = {}
         for name, region in COHORT_REGIONS.items():
-            fluid = region.fluid * (1.0 + atrophy) if region.tissue == "GM" else region.fluid
+            fluid = region.fluid * (1.0 + self._atrophy) if region.tissue == "GM" else region.fluid
             own = region.own - (fluid - region.fluid)
             for side, spread in (("both", 1.0), ("L", 1.4), ("R", 1.4)):
                 here = now[name] * (1.0 + design.repeat_sd * rng.standard_normal())
@@ -229,13 +232,13 @@ class _Person:
                     measured[name, side, estimator] = calibration * (1.0 + site.gain) * (value + error) + site.offset_mM
         scale = {"vials": 1.0, "CSF": _CSF_MM / measured["CSF", "both", "labbe"], "vitreous": eyes}
         return [
-            self._row(name, side, estimator, reference, scale[reference] * value, atrophy)
+            self._row(name, side, estimator, reference, scale[reference] * value)
             for (name, side, estimator), value in measured.items()
             for reference in REFERENCES
         ]
 
-    def _row(self, name: str, side: str, estimator: str, reference: str, tsc: float, atrophy: float) -> dict[str, Any]:
-        region = COHORT_REGIONS[name]
+    def _row(self, name: str, side: str, estimator: str, reference: str, tsc: float) -> dict[str, Any]:
+        region, atrophy = COHORT_REGIONS[name], self._atrophy
         within = region.noise_mM * self._site.noise_factor * (0.15 if estimator == "none" else 1.0)
         total = float(np.hypot(within, self._design.calibration_sd * tsc))
         csf = region.csf_fraction * (1.0 + atrophy) if region.tissue == "GM" else region.csf_fraction

@@ -8,7 +8,7 @@ from sodium_prep.cohort.values import measured_values
 from sodium_prep.errors import UsageError
 from sodium_prep.phantom.cohort import COHORT_REGIONS, CohortDesign, CohortSite, draw_cohort, write_cohort
 
-STILL = {"subject_sd": 0.0, "region_sd": 0.0, "calibration_sd": 0.0, "age_per_decade": 0.0}
+STILL = {"subject_sd": 0.0, "region_sd": 0.0, "tissue_sd": 0.0, "calibration_sd": 0.0, "age_per_decade": 0.0}
 
 
 def means(cohort, estimator, reference="vials"):
