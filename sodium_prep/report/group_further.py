@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sodium_prep.cohort.compare import MAIN_REGIONS
+from sodium_prep.cohort.values import measured_values
 from sodium_prep.report.group_plots import Dot, Scatter, Strip, heat_map, roc_curves, scatters, strips
 from sodium_prep.report.group_results import (
     MAX_REGIONS,
@@ -342,12 +343,11 @@ def _bland_altman(results: GroupResults) -> list[Block]:
 
 def _pairs(results: GroupResults, repeat: str) -> pd.DataFrame:
     """The first two repeats of each participant and main region: region, mean, change, participant and group."""
-    long = results.cohort.tsc.rename(columns={"name": "region"})
-    here = primary(long[long["region"].isin(MAIN_REGIONS)])
+    runs = measured_values(results.cohort, regions=MAIN_REGIONS, average_runs=False)
+    here = primary(runs[runs["index"] == ""])
     scan = ("participant_id", "session_id", "acquisition", "reconstruction", "atlas", "region")
     keys = [name for name in scan if name != repeat]
     order = here.groupby(keys)[repeat].rank(method="dense")
-    here = here.assign(tsc=here["tsc"].astype(float))
     first, second = (here[order == n].groupby(keys)["tsc"].mean() for n in (1, 2))
     pairs = first.to_frame("first").join(second.to_frame("second"), how="inner").dropna().reset_index()
     mean, change = (pairs["first"] + pairs["second"]) / 2, pairs["second"] - pairs["first"]

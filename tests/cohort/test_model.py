@@ -32,7 +32,8 @@ def test_every_field_is_written_with_what_it_is_and_reads_back_equal(tmp_path):
     chosen = {
         "group": 'dia"gnosis', "control": "NA", "contrasts": (("NA", "001"), ("NA", "é\\")), "regions": (),
         "negative_controls": ("Cuneus",), "robust": True, "time": "years", "event": "died", "event_time": "months",
-        "travelling": tmp_path / "phantoms.tsv", "harmonisation": "travelling", "alpha": 0.01, "exclude_qc": (), "scores": ("ALSFRS-R",),
+        "travelling": tmp_path / "phantoms.tsv", "harmonisation": "travelling", "alpha": 0.01,
+        "exclude_qc": (), "scores": ("ALSFRS-R",),
     }  # fmt: skip
     for model in (GroupModel(), GroupModel(**chosen)):
         text = model.to_toml()
