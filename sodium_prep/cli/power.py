@@ -54,6 +54,13 @@ def add_power(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="COLUMN",
         help="held constant where they are there (default: age sex site)",
     )
+    add(
+        "--categories",
+        nargs="*",
+        default=["sex", "site"],
+        metavar="COLUMN",
+        help="covariates that are categories (default: sex site)",
+    )
     power.set_defaults(run=print_power)
 
 
@@ -150,7 +157,13 @@ def _measured(args: argparse.Namespace) -> pd.DataFrame:
             frame = frame[frame[name].isin(wanted)]
     if args.control is not None and (args.group not in frame or args.control not in set(frame[args.group])):
         raise UsageError("--control", f"{args.control} is no {args.group} in {args.out}", "Give a label that is there")
-    variances = residual_sd(frame, group=args.group, control=args.control, covariates=args.covariates)
+    variances = residual_sd(
+        frame,
+        group=args.group,
+        control=args.control,
+        covariates=args.covariates,
+        categories=args.categories,
+    )
     if variances.empty:
         problem = "holds none of what was asked for, or too few participants"
         raise InputError(args.out / "group" / "group_tsc.tsv", problem, "See its columns name, estimator and reference")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SCAN: Final[tuple[str, ...]] = ("acquisition", "reconstruction", "atlas")
 REGION: Final[tuple[str, ...]] = ("index", "region", "hemisphere")
 MEASURE: Final[tuple[str, ...]] = ("estimator", "reference")
-CATEGORIES: Final[tuple[str, ...]] = ("group", "sex", "site")
-"""Columns whose labels are never numbers, even where they look so."""
+CATEGORIES: Final[tuple[str, ...]] = ("sex", "site")
+"""Covariates that are categories unless others are named; their labels are never numbers, even where they look so."""
 _HIDDEN: Final = re.compile(r"\d+\+")
 """BIDS' way to hide a high age, such as 89+: missing."""
 
@@ -45,7 +45,12 @@ class Covariates:
     complete: NDArray[np.bool_]
 
 
-def numbers(frame: pd.DataFrame, name: str, where: str = "participants.tsv") -> NDArray[np.float64]:
+def numbers(
+    frame: pd.DataFrame,
+    name: str,
+    where: str = "participants.tsv",
+    mend: str = "Write numbers, and n/a for missing ones",
+) -> NDArray[np.float64]:
     """A column of text as numbers (n,); empty cells and hidden ages (89+) are nan.
 
     Raises
@@ -58,14 +63,12 @@ def numbers(frame: pd.DataFrame, name: str, where: str = "participants.tsv") -> 
     cells = {cell: _number(cell) for cell in frame[name].unique()}
     for cell, value in cells.items():
         if value is None:
-            raise InputError(where, f"holds {cell!r} in column {name}", "Write numbers, and n/a for missing ones")
+            raise InputError(where, f"holds {cell!r} in column {name}", mend)
     return frame[name].map(cells).to_numpy(dtype=float)
 
 
-def covariates(frame: pd.DataFrame, names: Sequence[str]) -> Covariates:
+def covariates(frame: pd.DataFrame, names: Sequence[str], categories: Sequence[str] = CATEGORIES) -> Covariates:
     """Covariates of a linear model; those that are absent or the same in all are left out.
-
-    A column is a category if it is one of :data:`CATEGORIES` or holds any text that is not a number.
 
     Parameters
     ----------
@@ -73,19 +76,26 @@ def covariates(frame: pd.DataFrame, names: Sequence[str]) -> Covariates:
         Rows of the values frame.
     names
         Columns to use, in order.
+    categories
+        Those that are categories; all others are numbers.
+
+    Raises
+    ------
+    InputError
+        If a covariate that is no category holds text.
     """
     blocks: dict[str, NDArray[np.float64]] = {}
     complete = np.ones(len(frame), dtype=bool)
     for name in dict.fromkeys(names):
         if name not in frame:
             continue
-        cells = {cell: _number(cell) for cell in frame[name].unique()}
-        if name in CATEGORIES or None in cells.values():
+        if name in categories:
             column = frame[name].to_numpy(dtype=object)
             there = column != ""
             block = np.array([column == level for level in sorted(set(column[there]))[1:]], dtype=float).T
         else:
-            block = frame[name].map(cells).to_numpy(dtype=float)[:, None]
+            mend = "Write numbers, and n/a for missing ones, or name it among the categories"
+            block = numbers(frame, name, mend=mend)[:, None]
             there = np.isfinite(block[:, 0])
         if block.size and (np.ptp(block[there], axis=0) > 0).any():
             blocks[name] = block

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sodium_prep.cohort.columns import MEASURE, REGION, SCAN, correct_for_tests, numbers
+from sodium_prep.cohort.columns import CATEGORIES, MEASURE, REGION, SCAN, correct_for_tests, numbers
 from sodium_prep.cohort.columns import covariates as covariate_columns
 from sodium_prep.cohort.compare import MAIN_REGIONS
 from sodium_prep.errors import InputError
@@ -118,7 +118,12 @@ def event_table(
 
 
 def hazard_ratios(
-    values: pd.DataFrame, *, time: str, event: str, covariates: Sequence[str] = ("age", "sex")
+    values: pd.DataFrame,
+    *,
+    time: str,
+    event: str,
+    covariates: Sequence[str] = ("age", "sex"),
+    categories: Sequence[str] = CATEGORIES,
 ) -> pd.DataFrame:
     """Cox proportional hazards of every region at the first session: ratio per standard deviation.
 
@@ -126,8 +131,8 @@ def hazard_ratios(
     ----------
     values, time, event
         As in :func:`event_table`.
-    covariates
-        Columns to hold constant.
+    covariates, categories
+        Columns to hold constant, and which of them are categories.
 
     Returns
     -------
@@ -142,8 +147,8 @@ def hazard_ratios(
     keys = [*SCAN, *REGION, *MEASURE]
     rows: list[dict[str, Any]] = []
     for labels, part in frame.groupby(keys, sort=False, dropna=False):
-        used = part[covariate_columns(part, covariates).complete]
-        held = covariate_columns(used, covariates)
+        used = part[covariate_columns(part, covariates, categories).complete]
+        held = covariate_columns(used, covariates, categories)
         row: dict[str, Any] = dict(zip(keys, labels, strict=True))
         sd, events = float(used["tsc"].std()), int(used["event"].sum())
         row |= {"covariates": ", ".join(held.names), "n": len(used), "events": events, "sd": sd}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sodium_prep.cohort.columns import MEASURE, REGION, SCAN, correct_for_tests, group_pairs, numbers
+from sodium_prep.cohort.columns import CATEGORIES, MEASURE, REGION, SCAN, correct_for_tests, group_pairs, numbers
 from sodium_prep.cohort.columns import covariates as covariate_columns
 from sodium_prep.errors import InputError
 
@@ -189,6 +189,7 @@ def change_per_year(
     group: str | None = "group",
     control: str | None = None,
     covariates: Sequence[str] = ("age", "sex", "site"),
+    categories: Sequence[str] = CATEGORIES,
     sites: str = "fixed",
 ) -> pd.DataFrame:
     """Change per year of every group, and its difference between groups, in every region.
@@ -207,8 +208,8 @@ def change_per_year(
         Column of the groups; None takes all participants as one.
     control
         Group that the others are compared with; None compares all pairs.
-    covariates
-        Columns to hold constant.
+    covariates, categories
+        Columns to hold constant, and which of them are categories.
     sites
         ``fixed``: the site is held constant where it is among the covariates; ``random``: it is a random intercept
         where there are at least five and nobody was at two, otherwise fixed.
@@ -229,7 +230,7 @@ def change_per_year(
     rows: list[dict[str, Any]] = []
     for labels, part in frame.groupby(keys, sort=False, dropna=False):
         here = dict(zip(keys, labels, strict=True))
-        rows += [here | row for row in _changes(part, control, covariates, sites)]
+        rows += [here | row for row in _changes(part, control, covariates, categories, sites)]
     table = pd.DataFrame(rows, columns=[*keys, *CHANGE_COLUMNS])
     return correct_for_tests(table, [*SCAN, *MEASURE, "term"])
 
@@ -258,17 +259,20 @@ def _followed(part: pd.DataFrame) -> dict[str, int]:
     return {str(label): int((one >= 2).sum()) for label, one in times.groupby("label")}
 
 
-def _changes(part: pd.DataFrame, control: str | None, names: Sequence[str], sites: str) -> Iterator[dict[str, Any]]:
+def _changes(
+    part: pd.DataFrame, control: str | None, names: Sequence[str], categories: Sequence[str], sites: str
+) -> Iterator[dict[str, Any]]:
     """Rows of one region."""
-    names = [*names, "site"] if sites == "random" else names
+    if sites == "random":
+        names, categories = [*names, "site"], [*categories, "site"]
     known = part[np.isfinite(part["years"]) & (part["label"] != "")]
     labels = sorted(set(known["label"]), key=lambda label: (label != control, label))
-    complete = known[covariate_columns(known, names).complete]
+    complete = known[covariate_columns(known, names, categories).complete]
     followed = _followed(complete)
     kept = [label for label in labels if followed.get(label, 0) >= _FEWEST]
     used = complete[complete["label"].isin(kept)]
     fixed, site, note = _take_sites(used, names, sites)
-    held = covariate_columns(used, fixed)
+    held = covariate_columns(used, fixed, categories)
     estimate = _fit_changes(used, kept, held.matrix, site)
     terms = [("change", "", label) for label in labels]
     terms += [("difference in change", first, second) for first, second in group_pairs(labels, control)]
@@ -353,6 +357,7 @@ def site_differences(
     group: str = "group",
     control: str | None = None,
     covariates: Sequence[str] = ("age", "sex"),
+    categories: Sequence[str] = CATEGORIES,
     site: str = "site",
 ) -> pd.DataFrame:
     """Group differences in every region, with the site as a random intercept where there are at least five.
@@ -368,8 +373,8 @@ def site_differences(
         Column of the groups.
     control
         Group that the others are compared with; None compares all pairs.
-    covariates
-        Columns to hold constant.
+    covariates, categories
+        Columns to hold constant, and which of them are categories.
     site
         Column of the sites.
 
@@ -390,21 +395,27 @@ def site_differences(
     keys = ["session_id", *SCAN, *REGION, *MEASURE]
     frame = values[np.isfinite(values["tsc"]) & (values[group] != "")]
     pairs = group_pairs(frame[group], control)
+    fixed = [name for name in covariates if name not in (site, group)]
     rows: list[dict[str, Any]] = []
     for found, part in frame.groupby(keys, sort=False, dropna=False):
         for pair in pairs:
-            row = _site_difference(part[part[group].isin(pair)], pair, group, covariates, site)
+            row = _site_difference(part[part[group].isin(pair)], pair, group, fixed, categories, site)
             rows.append(dict(zip(keys, found, strict=True)) | row)
     table = pd.DataFrame(rows, columns=[*keys, *SITE_COLUMNS])
     return correct_for_tests(table, ["session_id", *SCAN, *MEASURE])
 
 
 def _site_difference(
-    part: pd.DataFrame, pair: tuple[str, str], group: str, names: Sequence[str], site: str
+    part: pd.DataFrame,
+    pair: tuple[str, str],
+    group: str,
+    names: Sequence[str],
+    categories: Sequence[str],
+    site: str,
 ) -> dict[str, Any]:
     known = part[part[site] != ""]
-    used = known[covariate_columns(known, names).complete]
-    held = covariate_columns(used, [name for name in names if name not in (site, group)])
+    used = known[covariate_columns(known, names, categories).complete]
+    held = covariate_columns(used, names, categories)
     second = (used[group] == pair[1]).to_numpy(dtype=float)
     labels, where = np.unique(used[site].to_numpy(dtype=str), return_inverse=True)
     row: dict[str, Any] = {

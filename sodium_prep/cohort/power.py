@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from sodium_prep.cohort.columns import MEASURE, REGION
+from sodium_prep.cohort.columns import CATEGORIES, MEASURE, REGION
 from sodium_prep.cohort.columns import covariates as covariate_columns
 from sodium_prep.cohort.compare import STRATUM
 from sodium_prep.cohort.statistics import noncentral_t_cdf
@@ -139,6 +139,7 @@ def residual_sd(
     group: str | None = "group",
     control: str | None = None,
     covariates: Sequence[str] = ("age", "sex", "site"),
+    categories: Sequence[str] = CATEGORIES,
 ) -> pd.DataFrame:
     """Standard deviation between participants of one group at equal covariates, in every region.
 
@@ -150,8 +151,8 @@ def residual_sd(
         Column of the groups, where it is there.
     control
         Group that percentages refer to; None: all.
-    covariates
-        Columns to hold constant, where they are there.
+    covariates, categories
+        Columns to hold constant, where they are there, and which of them are categories.
 
     Returns
     -------
@@ -163,12 +164,13 @@ def residual_sd(
 
     keys = [*STRATUM, *REGION, *MEASURE]
     frame = values[np.isfinite(values["tsc"])]
+    groups = [group] if group else []
+    names, of_labels = [*groups, *covariates], [*groups, *categories]
     rows: list[dict[str, Any]] = []
     for labels, part in frame.groupby(keys, sort=False, dropna=False):
         row: dict[str, Any] = dict(zip(keys, labels, strict=True))
-        names = [*([group] if group else []), *covariates]
-        used = part[covariate_columns(part, names).complete]
-        held = covariate_columns(used, names)
+        used = part[covariate_columns(part, names, of_labels).complete]
+        held = covariate_columns(used, names, of_labels)
         design = np.column_stack([np.ones(len(used)), held.matrix])
         y = used["tsc"].to_numpy(dtype=float)
         solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sodium_prep.cohort.columns import MEASURE, REGION, Covariates, correct_for_tests, group_pairs, numbers
+from sodium_prep.cohort.columns import CATEGORIES, MEASURE, REGION, Covariates, correct_for_tests, group_pairs, numbers
 from sodium_prep.cohort.columns import covariates as covariate_columns
 from sodium_prep.cohort.compare import MAIN_REGIONS, STRATUM
 from sodium_prep.errors import InputError
@@ -139,6 +139,7 @@ def correlations(
     scores: Sequence[str],
     group: str | None = "group",
     covariates: Sequence[str] = ("age", "sex"),
+    categories: Sequence[str] = CATEGORIES,
     methods: Sequence[Method] = ("pearson", "spearman"),
     bootstrap: int = 0,
     seed: int = 42,
@@ -156,8 +157,8 @@ def correlations(
         Columns with numbers, such as MMSE.
     group
         Column of the groups; None for none.
-    covariates
-        Columns to hold constant.
+    covariates, categories
+        Columns to hold constant, and which of them are categories.
     methods
         ``pearson``, ``spearman`` or both.
     bootstrap, seed
@@ -188,7 +189,7 @@ def correlations(
                 sets |= {"within groups": (known, group), **members}
         for name, (people, constant) in sets.items():
             for score in scores:
-                found = _correlations(people, score, covariates, constant, methods, bootstrap, seed)
+                found = _correlations(people, score, covariates, categories, constant, methods, bootstrap, seed)
                 rows += [here | {"participants": name, "score": score} | row for row in found]
     table = pd.DataFrame(rows, columns=[*keys, *CORRELATION_COLUMNS])
     table["partial"] = table["covariates"] != ""
@@ -200,6 +201,7 @@ def _correlations(
     people: pd.DataFrame,
     score: str,
     names: Sequence[str],
+    categories: Sequence[str],
     constant: str | None,
     methods: Sequence[Method],
     bootstrap: int,
@@ -208,8 +210,8 @@ def _correlations(
     """Plain and partial correlations of one region and score."""
     fixed = [constant] if constant else []
     there = people[np.isfinite(people[f"score {score}"])]
-    partial = _complete(there, [*fixed, *names])
-    choices = [_complete(there, fixed)]
+    partial = _complete(there, [*fixed, *names], [*fixed, *categories])
+    choices = [_complete(there, fixed, fixed)]
     if set(partial[1].names) - set(fixed):
         choices.append(partial)
     for used, held in choices:
@@ -233,10 +235,10 @@ def _correlations(
             }  # fmt: skip
 
 
-def _complete(frame: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, Covariates]:
+def _complete(frame: pd.DataFrame, names: Sequence[str], categories: Sequence[str]) -> tuple[pd.DataFrame, Covariates]:
     """Rows with all covariates, and the covariates of these."""
-    used = frame[covariate_columns(frame, names).complete]
-    return used, covariate_columns(used, names)
+    used = frame[covariate_columns(frame, names, categories).complete]
+    return used, covariate_columns(used, names, categories)
 
 
 @dataclass(frozen=True)
@@ -358,6 +360,7 @@ def roc(
     group: str = "group",
     control: str | None = None,
     covariates: Sequence[str] = (),
+    categories: Sequence[str] = CATEGORIES,
     combine: Sequence[str] = MAIN_REGIONS,
     folds: int = 5,
     repeats: int = 20,
@@ -374,8 +377,9 @@ def roc(
         Column of the groups.
     control
         Group that the others are told from; None takes all pairs.
-    covariates
-        Columns whose effect among the controls is taken out; rows without that come first.
+    covariates, categories
+        Columns whose effect among the controls is taken out, and which of them are categories; rows without that come
+        first.
     combine
         Regions that are combined, both hemispheres.
     folds, repeats, bootstrap, seed
@@ -408,7 +412,7 @@ def roc(
         for region, one in sets:
             for pair in groups:
                 for names in dict.fromkeys([(), tuple(covariates)]):
-                    row = _discriminate(one, pair, group, names, folds, repeats, bootstrap, seed)
+                    row = _discriminate(one, pair, group, names, categories, folds, repeats, bootstrap, seed)
                     rows.append(here | region | row)
     return pd.DataFrame(rows, columns=[*STRATUM, *REGION, *MEASURE, *ROC_COLUMNS])
 
@@ -418,6 +422,7 @@ def _discriminate(
     pair: tuple[str, str],
     group: str,
     names: Sequence[str],
+    categories: Sequence[str],
     folds: int,
     repeats: int,
     bootstrap: int,
@@ -426,7 +431,7 @@ def _discriminate(
     part = part[part[group].isin(pair)]
     people = part.drop_duplicates("participant_id").set_index("participant_id").sort_index()
     wide = part.pivot(index="participant_id", columns="region", values="tsc").sort_index()
-    used, held = _complete(people[wide.notna().all(axis=1)], names)
+    used, held = _complete(people[wide.notna().all(axis=1)], names, categories)
     case = (used[group] == pair[1]).to_numpy()
     row: dict[str, Any] = {
         "regions": " + ".join(map(str, wide.columns)), "group_1": pair[0], "group_2": pair[1],

@@ -64,7 +64,11 @@ def test_table_of_the_first_session_is_ready_for_survival_programs():
     ("column", "cell", "told"),
     [
         ("died", "2", "has the died '2' of 004. Write 1 for the event, 0 without it."),
-        ("died", "yes", "holds 'yes' in column died. Write numbers, and n/a for missing ones."),
+        (
+            "died",
+            "yes",
+            "holds 'yes' in column died. Write numbers, and n/a for missing ones.",
+        ),
         ("years", "-0.5", "has the negative years '-0.5' of 004. Give the time from the first scan on."),
         ("died", "", "has no died for the years '0.5' of 004. Give both, or n/a for both."),
         ("years", "", "has no years for the died '0' of 004. Give both, or n/a for both."),

@@ -48,6 +48,9 @@ def test_partial_correlation_is_the_t_test_of_a_regression_with_categories():
     frame.loc[3, "age"] = "89+"
     held = covariates(frame, ("age", "site", "absent"))
     assert held.names == ("age", "site")
+    assert covariates(frame, ("site",), categories=()).matrix.shape == (30, 1)
+    with pytest.raises(InputError, match=r"holds '6O' in column age\. .* or name it among the categories"):
+        covariates(frame.replace({"age": {"89+": "6O"}}), ("age",))
     assert held.matrix.shape == (30, 3)  # sites are labels even where they look like numbers
     assert held.complete.tolist() == [i != 3 for i in range(30)]
     z = held.matrix[held.complete]
