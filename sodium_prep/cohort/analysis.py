@@ -183,21 +183,28 @@ def _change(values: pd.DataFrame, model: GroupModel) -> pd.DataFrame | None:
         return None
     group = model.group if model.group in values else None
     held = model.held_constant
-    return change_per_year(values, time=model.time, group=group, control=model.control, covariates=held)
+    return change_per_year(
+        values, time=model.time, group=group, control=model.control, covariates=held, categories=model.categories
+    )
 
 
 def _correlations(values: pd.DataFrame, model: GroupModel) -> pd.DataFrame | None:
     if not model.scores:
         return None
     group = model.group if model.group in values else None
-    return correlations(values, scores=model.scores, group=group, covariates=model.held_constant, seed=model.seed)
+    return correlations(
+        values, scores=model.scores, group=group, covariates=model.held_constant, categories=model.categories,
+        seed=model.seed,
+    )  # fmt: skip
 
 
 def _roc(values: pd.DataFrame, model: GroupModel) -> pd.DataFrame | None:
     if not model.roc:
         return None
-    covariates = model.held_constant
-    return roc(values, group=model.group, control=model.control, covariates=covariates, seed=model.seed)
+    return roc(
+        values, group=model.group, control=model.control, covariates=model.held_constant, categories=model.categories,
+        seed=model.seed,
+    )  # fmt: skip
 
 
 def _events(values: pd.DataFrame, model: GroupModel) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
@@ -205,7 +212,8 @@ def _events(values: pd.DataFrame, model: GroupModel) -> tuple[pd.DataFrame | Non
         return None, None
     time, event = model.event_time, model.event
     events = event_table(values, time=time, event=event, group=model.group, covariates=model.covariates)
-    return events.table, hazard_ratios(values, time=time, event=event, covariates=model.held_constant)
+    held = model.held_constant
+    return events.table, hazard_ratios(values, time=time, event=event, covariates=held, categories=model.categories)
 
 
 def _between_sites(by_name: dict[str, pd.DataFrame]) -> pd.DataFrame | None:
