@@ -342,7 +342,7 @@ def z_maps_of_participants(
     """
     from sodium_prep.bids.outputs import ENTITY_ORDER
     from sodium_prep.cohort.compare import covariate_columns
-    from sodium_prep.cohort.voxelwise import cover, place
+    from sodium_prep.cohort.voxelwise import cover
     from sodium_prep.cohort.zmaps import LEAST_CONTROLS, z_maps
 
     notes: list[str] = []
@@ -372,7 +372,8 @@ def z_maps_of_participants(
             entities = {_ENTITY[column]: value for column, value in maps.stratum.items() if value} | {"stat": "z"}
             parts = [f"{name}-{entities[name]}" for name in ("ses", *ENTITY_ORDER) if name in entities]
             path = out_dir / "group" / "zmaps" / ("_".join([f"sub-{label}", *parts, "TSCmap"]) + ".nii.gz")
-            image = place(row, maps.grid.brain)
+            image = np.full(maps.grid.brain.shape, np.nan, dtype=np.float32)
+            image[maps.grid.brain] = row
             extra = {
                 "Controls": own, "LeaveOneOut": label in own, "Covariates": names, "SmoothingFWHM": smoothing_mm,
                 "Coverage": coverage,
