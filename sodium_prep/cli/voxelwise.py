@@ -357,15 +357,14 @@ def z_maps_of_participants(
         controls[controls] = reach.participants
         if controls.sum() < LEAST_CONTROLS:
             notes.append(f"{maps.stem}: z-maps against {controls.sum()} controls only; z is uncertain.")
-        values = np.where(complete[:, None], maps.values[:, reach.voxels], np.nan)
         try:
-            z = z_maps(values, controls, design)
+            z = z_maps(maps.values, controls, design, out=maps.values)
         except InputError as error:
             notes.append(f"{maps.stem}: {error}")
             continue
+        z[~complete] = z[:, ~reach.voxels] = np.nan
         if bad := [label for label, row in zip(maps.people["participant_id"], z, strict=True) if np.isnan(row).all()]:
             notes.append(f"{maps.stem}: no z-map, a covariate is missing or no control has it: {', '.join(bad)}.")
-        mask = _inside(maps.grid, reach.voxels)
         own = list(maps.people["participant_id"][controls])
         for label, row, runs in zip(maps.people["participant_id"], z, maps.runs, strict=True):
             if label in bad:
@@ -373,8 +372,8 @@ def z_maps_of_participants(
             entities = {_ENTITY[column]: value for column, value in maps.stratum.items() if value} | {"stat": "z"}
             parts = [f"{name}-{entities[name]}" for name in ("ses", *ENTITY_ORDER) if name in entities]
             path = out_dir / "group" / "zmaps" / ("_".join([f"sub-{label}", *parts, "TSCmap"]) + ".nii.gz")
-            image = np.full(mask.shape, np.nan, dtype=np.float32)
-            image[mask] = row
+            image = np.full(maps.grid.brain.shape, np.nan, dtype=np.float32)
+            image[maps.grid.brain] = row
             extra = {
                 "Controls": own, "LeaveOneOut": label in own, "Covariates": list(held.names),
                 "SmoothingFWHM": smoothing_mm, "Coverage": coverage,

@@ -93,7 +93,9 @@ def cover(values: NDArray[np.floating], groups: NDArray[Any], least: float = 0.9
     groups, finite = groups[kept], finite[kept]
     enough = np.all([finite[groups == one].mean(axis=0) >= least for one in np.unique(groups)], axis=0)
     whole = finite.all(axis=0)
-    return Coverage(kept, whole & (np.ptp(values[kept], axis=0) > 0.0), int((enough & ~whole).sum()))
+    who: dict[str, Any] = {"axis": 0, "where": kept[:, None]}
+    varies = values.max(initial=-np.inf, **who) > values.min(initial=np.inf, **who)
+    return Coverage(kept, whole & varies, int((enough & ~whole).sum()))
 
 
 def tfce(t: Array) -> Array:
@@ -340,6 +342,7 @@ def _null_of_nilearn(
     # An intercept among the confounds would make nilearn flip signs instead of permuting; its own does not.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Data array used to create a new image", UserWarning)  # of its cluster sizes
+        warnings.filterwarnings("ignore", "The specified number of permutations is 1 ", UserWarning)
         found = permuted_ols(
             x[:, None], values, covariates if covariates.shape[1] else None, model_intercept=True, n_perm=count,
             random_state=seed, n_jobs=1, masker=masker, tfce=statistic == "tfce",

@@ -12,11 +12,14 @@ from sodium_prep.errors import InputError
 LEAST_CONTROLS: Final = 10
 """Controls below which a z-map is made, but with a warning."""
 _LEAST_DOF: Final = 3
-_SLAB: Final = 20_000
+_SLAB: Final = 2_000_000
 
 
 def z_maps(
-    values: NDArray[np.floating], controls: NDArray[np.bool_], covariates: NDArray[np.float64]
+    values: NDArray[np.floating],
+    controls: NDArray[np.bool_],
+    covariates: NDArray[np.float64],
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Score every participant in every voxel, by what the linear model of the controls predicts.
 
@@ -33,6 +36,8 @@ def z_maps(
         Who is a control.
     covariates : (n, k)
         Columns such as age and sex, without the intercept.
+    out : (n, V)
+        Where the result goes; may be ``values``, for a thousand participants fill a gigabyte.
 
     Returns
     -------
@@ -62,9 +67,10 @@ def z_maps(
     # What a residual is divided by: of a control, who took part in the fit, and of somebody new.
     spread = np.sqrt(np.where(controls, np.where(alone, np.nan, 1.0 - leverage), 1.0 + leverage))[:, None]
     left_out = np.where(controls, dof - 1, dof)[:, None]
-    out = np.empty(values.shape, dtype=np.float32)
-    for first in range(0, values.shape[1], _SLAB):
-        part = slice(first, first + _SLAB)
+    out = np.empty(values.shape, dtype=np.float32) if out is None else out
+    width = max(_SLAB // len(values), 1)
+    for first in range(0, values.shape[1], width):
+        part = slice(first, first + width)
         y = np.asarray(values[:, part], dtype=np.float64)
         residual = y - design @ (inverse @ y[controls])
         total = (residual[controls] ** 2).sum(axis=0)
