@@ -161,18 +161,18 @@ def _findings_table(table: pd.DataFrame, results: GroupResults) -> DataTable:
         cells += [Cell(f"{row['group_2']} minus {row['group_1']}")] if len(pairs) > 1 else []
         cells += [Cell(stratum_of({n: row[n] for n in show}))] if show else []
         raw = lookup.get((own, "none", row["reference"]))
-        cells += [_effect_cell(raw), _effect_cell(row), _percent_cell(row), p_value(row[_p_name(row)])]
-        cells += _tissue_cells(row) if tissue else []
-        cells += [_percent_cell(lookup.get((own, row["estimator"], other))) for other in others]
+        cells += [_starred(raw), interval(row, effect_name(row), 1), _percent(row), p_value(row[_p_name(row)])]
+        cells += [_starred(row, "tissue_adjusted")] if tissue else []
+        cells += [_percent(lookup.get((own, row["estimator"], other)), star=True) for other in others]
         cells += [words(row.get("reading") if row["state"] == "compared" else row["state"])] if reading else []
         rows.append(cells)
     columns = ["Region", *(["Groups"] if len(pairs) > 1 else []), *(["Scan"] if show else []), "Uncorrected, mM",
-               "Corrected, mM", "%", "p (FDR)", *(["At equal tissue, mM", "p (FDR)"] if tissue else []),
+               "Corrected, mM", "%", "p (FDR)", *(["At equal tissue, mM"] if tissue else []),
                *(f"% by {other}" for other in others), *(["Reading"] if reading else [])]  # fmt: skip
     covariates = sorted({str(c) for c in table.get("covariates", []) if c})
     caption = (
         f"Second group minus first by {references_of(every)[0]}, adjusted for {'; '.join(covariates) or 'nothing'}; "
-        "percent of the first group's mean; brackets: 95 % intervals; *: p (FDR) below 0.05."
+        "percent of the first group's mean; brackets: 95 % intervals; * elsewhere: p (FDR) below 0.05."
     )
     if tissue:
         held = sorted({str(c) for c in table.get("tissue_covariates", []) if c}) or ["volume and CSF of the region"]
@@ -182,16 +182,25 @@ def _findings_table(table: pd.DataFrame, results: GroupResults) -> DataTable:
     return DataTable(caption, columns, rows)
 
 
-def _effect_cell(row: Mapping[Any, Any] | None) -> Cell:
-    return interval(row, effect_name(row), 1) if row else Cell("n/a")
+def _starred(row: Mapping[Any, Any] | None, name: str = "") -> Cell:
+    """A difference, with a star where its p is below the level."""
+    if not row:
+        return Cell("n/a")
+    cell = interval(row, name or effect_name(row), 1)
+    return Cell(cell.text + _star(row, name), cell.order)
 
 
-def _percent_cell(row: Mapping[Any, Any] | None) -> Cell:
+def _percent(row: Mapping[Any, Any] | None, star: bool = False) -> Cell:
+    """The difference in percent of the first mean."""
     if not row or not _finite(row[effect_name(row)]) or not row["mean_1"]:
         return Cell("n/a")
-    value = number(100 * row[effect_name(row)] / row["mean_1"], 1, sign=True)
-    p = row[_p_name(row)]
-    return Cell(value.text + ("\u00a0*" if _finite(p) and p < _ALPHA else ""), value.order)
+    cell = number(100 * row[effect_name(row)] / row["mean_1"], 1, sign=True)
+    return Cell(cell.text + _star(row), cell.order) if star else cell
+
+
+def _star(row: Mapping[Any, Any], name: str = "") -> str:
+    p = row.get(_p_name(row, name))
+    return "\u00a0*" if _finite(p) and float(p or 0.0) < _ALPHA else ""
 
 
 def regions(results: GroupResults) -> GroupSection:
@@ -202,7 +211,7 @@ def regions(results: GroupResults) -> GroupSection:
         for reference in references_of(part):
             here = part[part["reference"] == reference]
             shown = ", ".join(filter(None, (name, f"reference: {reference}")))
-            blocks.append(_strips(here, results, groups, shown))
+            blocks.append(_strips(here, results, groups, shown, explained=bool(blocks)))
     return GroupSection(
         "regions",
         "Main regions by group",
@@ -211,7 +220,9 @@ def regions(results: GroupResults) -> GroupSection:
     )
 
 
-def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], title: str) -> ReportFigure:
+def _strips(
+    values: pd.DataFrame, results: GroupResults, groups: Sequence[str], title: str, explained: bool
+) -> ReportFigure:
     estimators = estimator_pair(values)
     there = set(values["region"]) - set(values["reference"])  # the reference itself is equal in all
     names = [r for r in MAIN_REGIONS if r in there] or main_first(there)[:8]
@@ -240,6 +251,8 @@ def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], 
             " Dashed: mean of the first group. Diamond: that mean plus the model's difference at equal covariates, "
             "with its 95 % interval; an interval that leaves out the dashed line is a difference."
         )
+    if explained:
+        caption = "As the figure above."
     alt = f"Dots of TSC in {', '.join(names)} by group ({', '.join(columns)}), {title}."
     return ReportFigure("group", title, caption, drawn.svg, alt, wide=len(estimators) == 2, points=drawn.points)
 

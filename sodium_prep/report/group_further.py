@@ -193,7 +193,9 @@ def _heat(part: pd.DataFrame, name: str, results: GroupResults) -> list[Block]:
         regions=list(wide.columns), title=title,
     )  # fmt: skip
     points = drawn.points if len(drawn.points) <= _MAX_HOVER else ()
-    return [ReportFigure("group", title, caption, drawn.svg, f"Heat map of z, {title}.", True, "", points)]
+    return [
+        ReportFigure("group", title, caption, drawn.svg, f"Heat map of z, {title}.", len(wide.columns) > 6, "", points)
+    ]
 
 
 def change(results: GroupResults) -> GroupSection | None:
@@ -345,6 +347,7 @@ def _pairs(results: GroupResults, repeat: str) -> pd.DataFrame:
     long = results.cohort.tsc.rename(columns={"name": "region"})
     here = primary(long[long["region"].isin(MAIN_REGIONS)])
     scan = ("participant_id", "session_id", "acquisition", "reconstruction", "atlas", "region")
+    here = here.assign(**{name: here[name].astype(str) for name in (*scan, "run")})  # the gathered tables hold codes
     keys = [name for name in scan if name != repeat]
     order = here.groupby(keys)[repeat].rank(method="dense")
     here = here.assign(tsc=here["tsc"].astype(float))
