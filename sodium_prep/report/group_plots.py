@@ -138,7 +138,7 @@ def _strip(axes: Axes, panel: Strip, groups: Sequence[str], rng: np.random.Gener
     for i, cells in enumerate(panel.columns.values()):
         values = np.array([value for _, value, _ in cells])
         if values.size >= 10 and np.ptp(values) > 0 and len({group for *_, group in cells}) == 1:
-            outline: Any = axes.violinplot(values, [i], widths=0.8, showextrema=False, points=50)["bodies"]
+            outline: Any = axes.violinplot(values, [i], widths=0.8, showextrema=False, points=30)["bodies"]
             for body in outline:
                 body.set(facecolor=GREY, alpha=0.16, linewidth=0)
         here = [Dot(i + rng.uniform(-0.18, 0.18), value, group, who) for who, value, group in cells]
