@@ -382,7 +382,11 @@ def _drawn(figure: Figure, marked: Sequence[tuple[Axes, Dot]], say: Any = None) 
 
 
 def _smaller(svg: str) -> str:
-    """The same picture in a third less text: lengths to a hundredth of a point, and no indents."""
+    """The same picture in less text: lengths to a hundredth of a point, no indents.
+
+    Control characters, which a label of a table may hold and XML may not, are left out.
+    """
+    svg = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "", svg)
     rounded = re.sub(r"(?:scale|matrix)\([^)]*\)|base64,[^\"]*|(\d+\.\d\d)\d+", lambda m: m[1] or m[0], svg)
     return re.sub(r"\n\s+", "\n", rounded)
 
