@@ -355,7 +355,6 @@ def _pairs(results: GroupResults, repeat: str) -> pd.DataFrame:
     long = results.cohort.tsc.rename(columns={"name": "region"})
     here = primary(long[long["region"].isin(MAIN_REGIONS)])
     scan = ("participant_id", "session_id", "acquisition", "reconstruction", "atlas", "region")
-    here = here.assign(**{name: here[name].astype(str) for name in (*scan, "run")})  # the gathered tables hold codes
     keys = [name for name in scan if name != repeat]
     order = here.groupby(keys)[repeat].rank(method="dense")
     here = here.assign(tsc=here["tsc"].astype(float))
