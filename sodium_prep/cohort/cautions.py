@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 FEW: Final = 10
 """Participants of a group below which an effect and a normal range are imprecise."""
 
-_CASE: Final = ("group_1", "group_2", "session_id", "acquisition", "reconstruction", "atlas", "region", "hemisphere")
+_STRATUM: Final = ("session_id", "acquisition", "reconstruction", "atlas")
+_CASE: Final = (*_STRATUM, "region", "hemisphere")
 
 
 def comparison_cautions(comparisons: pd.DataFrame, *, estimator: str, alpha: float = 0.05) -> list[str]:
@@ -73,13 +74,16 @@ def _rows(table: pd.DataFrame) -> Iterator[dict[Any, Any]]:
 def _csf_differs(here: pd.DataFrame, alpha: float) -> Iterator[str]:
     if "CSF" not in set(here["reference"]):
         return
-    for row in _rows(here[(here["region"] == "CSF") & (here["reference"] != "CSF")]):
-        if _effect(row)[1] < alpha:
-            yield (
-                f"CSF itself differs between the groups ({_pair(row)}: {_percent(row)} by {row['reference']}). Values "
-                "calibrated by CSF take it to be equal in all, which biases them the other way: do not read "
-                "a group effect from them."
-            )
+    told = [
+        f"{_percent(row)} by {row['reference']}{_scan(row, here)}"
+        for row in _rows(here[(here["region"] == "CSF") & (here["reference"] != "CSF")])
+        if _effect(row)[1] < alpha
+    ]
+    if told:
+        yield (
+            f"CSF itself differs between the groups ({_pair(here.iloc[0])}: {', '.join(told)}). Values calibrated by "
+            "CSF take it to be equal in all, which biases them the other way: do not read a group effect from them."
+        )
 
 
 def _references(here: pd.DataFrame, alpha: float) -> Iterator[str]:
@@ -91,7 +95,7 @@ def _references(here: pd.DataFrame, alpha: float) -> Iterator[str]:
         one_way = len({_effect(row)[0] > 0 for row in rows}) == 1
         if len(rows) > 1 and sure and not (one_way and len(sure) == len(rows)):
             each = ", ".join(f"{_percent(row)}{_mark(row, alpha)} by {row['reference']}" for row in rows)
-            told.append(f"{_region(rows[0])} {each}")
+            told.append(f"{_region(rows[0], here)} {each}")
     if told:
         yield f"The references disagree ({_pair(here.iloc[0])}; * significant): {'; '.join(told)}."
 
@@ -100,8 +104,16 @@ def _mark(row: Any, alpha: float) -> str:
     return "*" if _effect(row)[1] < alpha else ""
 
 
-def _region(row: Any) -> str:
-    return str(row["region"]) + (f" {row['hemisphere']}" if row.get("hemisphere", "both") != "both" else "")
+def _region(row: Any, table: pd.DataFrame) -> str:
+    """The region of a row, with its side and scan where there are several."""
+    side = f" {row['hemisphere']}" if row.get("hemisphere", "both") != "both" else ""
+    return f"{row['region']}{side}{_scan(row, table)}"
+
+
+def _scan(row: Any, table: pd.DataFrame) -> str:
+    """What tells the scan of a row from others in the table, such as `` (02)``."""
+    told = [str(row[name]) for name in _STRATUM if name in table and table[name].nunique() > 1 and row[name]]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _controls(here: pd.DataFrame, alpha: float) -> Iterator[str]:
@@ -109,7 +121,7 @@ def _controls(here: pd.DataFrame, alpha: float) -> Iterator[str]:
     for row in _rows(here[_is_control(here)]):
         p = float(row["adjusted_p"] if np.isfinite(row.get("adjusted_p", np.nan)) else row["p"])
         if p < alpha:
-            told.append(f"{_region(row)} {_percent(row)} by {row['reference']} (p = {p:.2g})")
+            told.append(f"{_region(row, here)} {_percent(row)} by {row['reference']} (p = {p:.2g})")
     if told:
         yield (
             f"Negative controls differ ({_pair(here.iloc[0])}): {', '.join(told)}. Suspect calibration, scanner or "
@@ -121,7 +133,7 @@ def _tissue(here: pd.DataFrame, alpha: float) -> Iterator[str]:
     if "tissue_adjusted_p_fdr" not in here:
         return
     told = [
-        f"{_region(row)} by {row['reference']}"
+        f"{_region(row, here)} by {row['reference']}"
         for row in _rows(here[~_is_control(here)])
         if _effect(row)[1] < alpha <= float(row["tissue_adjusted_p_fdr"])
     ]
@@ -140,7 +152,7 @@ def _uncorrected(made: pd.DataFrame, estimator: str, alpha: float) -> Iterator[s
         if estimator != "none" and {"none", estimator} <= set(by):
             row = by[estimator]
             if _effect(by["none"])[1] < alpha <= _effect(row)[1]:
-                told.append(f"{_region(row)} by {row['reference']}")
+                told.append(f"{_region(row, made)} by {row['reference']}")
     if told:
         yield (
             f"Different before the partial volume correction only ({_pair(made.iloc[0])}): {', '.join(told)}. What "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sodium_prep.cohort.cautions import comparison_cautions
@@ -42,7 +42,6 @@ NO_GROUPS: Final = (
     "results."
 )
 _REFUSED: Final = "The groups were not compared, for the reasons below."
-_ALPHA: Final = 0.05
 
 
 def findings(results: GroupResults) -> GroupSection:
@@ -52,7 +51,7 @@ def findings(results: GroupResults) -> GroupSection:
     if table is None or not len(table):
         blocks.append(Paragraph(NO_GROUPS if len(groups_of(results)) < 2 else _REFUSED))
     else:
-        blocks += [Notes(_sentences(table), "info"), _findings_table(table, results)]
+        blocks += [Notes(_sentences(table, results.alpha), "info"), _findings_table(table, results)]
     if lines := cautions(results):
         blocks += [Heading("Before you publish"), Notes(lines)]
     return GroupSection("findings", "What differs", blocks, "Findings")
@@ -63,7 +62,7 @@ def cautions(results: GroupResults) -> list[str]:
     lines = list(results.cautions)
     if results.comparisons is not None and len(results.comparisons):
         estimator = estimator_pair(results.comparisons)[-1]
-        lines += comparison_cautions(results.comparisons, estimator=estimator)
+        lines += comparison_cautions(results.comparisons, estimator=estimator, alpha=results.alpha)
     return list(dict.fromkeys(lines))
 
 
@@ -99,7 +98,7 @@ def _tested(row: Mapping[Any, Any]) -> bool:
     return bool(row["state"] == "compared" and not _is_control(row))
 
 
-def _sentences(table: pd.DataFrame) -> list[str]:
+def _sentences(table: pd.DataFrame, alpha: float) -> list[str]:
     """For every pair and stratum, which regions differ."""
     lines = []
     by = [name for name in STRATUM if name in table]
@@ -111,11 +110,10 @@ def _sentences(table: pd.DataFrame) -> list[str]:
             lines.append(f"{start}: not compared ({', '.join(sorted(set(part['state'])))}).")
             continue
         n = f"n = {int(rows[0]['n_2'])} and {int(rows[0]['n_1'])}"
-        sure = [row for row in rows if _finite(row[_p_name(row)]) and row[_p_name(row)] < _ALPHA]
+        sure = [row for row in rows if _finite(row[_p_name(row)]) and row[_p_name(row)] < alpha]
         how = f"{estimator_name(rows[0]['estimator'])} values, reference {rows[0]['reference']}, {n}"
         if not sure:
-            lines.append(f"{start}: no difference in {_count(len(rows))} after correction for the false discovery rate "
-                         f"({how}).")  # fmt: skip
+            lines.append(f"{start}: no difference shown in {_count(len(rows))} by p (FDR) ({how}).")
         else:
             told = ", ".join(f"{row['region']}{_side(row)} {_signed(row)}" for row in sure)
             lines.append(f"{start}: {len(sure)} of {_count(len(rows))} differ{'s' * (len(sure) == 1)}: {told} ({how}).")
@@ -143,55 +141,68 @@ def _signed(row: Mapping[Any, Any]) -> str:
 
 def _findings_table(table: pd.DataFrame, results: GroupResults) -> DataTable:
     """A row for each region: the effect as reported, uncorrected, at equal tissue and by the other references."""
-    every = results.comparisons
+    every, alpha = results.comparisons, results.alpha
     assert every is not None
-    others = references_of(every)[1:]
-    tissue = "tissue_adjusted" in every and every["tissue_adjusted"].notna().any()
-    reading = "reading" in every and (every["reading"].fillna("") != "").any()
-    pairs = table[["group_1", "group_2"]].drop_duplicates()
-    keys = [n for n in ("group_1", "group_2", *STRATUM, "region", "hemisphere", "index") if n in every]
-    lookup = {
-        (tuple(row[n] for n in keys), row["estimator"], row["reference"]): row for row in every.to_dict("records")
-    }
-    show = [name for name in STRATUM if name in table and table[name].nunique() > 1]
-    rows = []
-    for row in table.to_dict("records"):
-        own = tuple(row[n] for n in keys)
-        cells = [Cell(_label(row))]
-        cells += [Cell(f"{row['group_2']} minus {row['group_1']}")] if len(pairs) > 1 else []
-        cells += [Cell(stratum_of({n: row[n] for n in show}))] if show else []
-        raw = lookup.get((own, "none", row["reference"]))
-        cells += [_effect_cell(raw), _effect_cell(row), _percent_cell(row), p_value(row[_p_name(row)])]
-        cells += _tissue_cells(row) if tissue else []
-        cells += [_percent_cell(lookup.get((own, row["estimator"], other))) for other in others]
-        cells += [words(row.get("reading") if row["state"] == "compared" else row["state"])] if reading else []
-        rows.append(cells)
-    columns = ["Region", *(["Groups"] if len(pairs) > 1 else []), *(["Scan"] if show else []), "Uncorrected, mM",
-               "Corrected, mM", "%", "p (FDR)", *(["At equal tissue, mM", "p (FDR)"] if tissue else []),
-               *(f"% by {other}" for other in others), *(["Reading"] if reading else [])]  # fmt: skip
+    keys = [n for n in ("group_1", "group_2", *STRATUM, "region", "hemisphere", "estimator", "reference") if n in every]
+    known = {tuple(row[n] for n in keys): row for row in every.to_dict("records")}
+
+    def other(row: Mapping[Any, Any], **changed: str) -> Mapping[Any, Any] | None:
+        """The same comparison by another estimator or reference."""
+        return known.get(tuple({**row, **changed}[n] for n in keys))
+
+    columns: list[tuple[str, Callable[[Mapping[Any, Any]], Cell]]] = [("Region", lambda row: Cell(_label(row)))]
+    if len(table[["group_1", "group_2"]].drop_duplicates()) > 1:
+        columns.append(("Groups", lambda row: Cell(f"{row['group_2']} minus {row['group_1']}")))
+    if show := [name for name in STRATUM if name in table and table[name].nunique() > 1]:
+        columns.append(("Scan", lambda row: Cell(stratum_of({n: row[n] for n in show}))))
+    if table["estimator"].iloc[0] == "none":
+        columns.append(("Uncorrected, mM", lambda row: interval(row, effect_name(row), 1)))
+    else:
+        columns.append(("Uncorrected, mM", lambda row: _starred(other(row, estimator="none"), alpha)))
+        columns.append(("Corrected, mM", lambda row: interval(row, effect_name(row), 1)))
+    columns += [("%", _percent), ("p (FDR)", lambda row: p_value(row[_p_name(row)]))]
+    if "tissue_adjusted" in every and every["tissue_adjusted"].notna().any():
+        columns.append(("At equal tissue, mM", lambda row: _starred(row, alpha, "tissue_adjusted")))
+    for name in references_of(every)[1:]:
+        columns.append((f"% by {name}", lambda row, name=name: _percent(other(row, reference=name), alpha)))  # type: ignore[misc]
+    if "reading" in every and (every["reading"].fillna("") != "").any():
+        columns.append(("Reading", lambda row: words(row["reading"] if row["state"] == "compared" else row["state"])))
+    rows = [[cell(row) for _, cell in columns] for row in table.to_dict("records")]
+    return DataTable(_findings_caption(table, alpha), [title for title, _ in columns], rows)
+
+
+def _findings_caption(table: pd.DataFrame, alpha: float) -> str:
     covariates = sorted({str(c) for c in table.get("covariates", []) if c})
     caption = (
-        f"Second group minus first by {references_of(every)[0]}, adjusted for {'; '.join(covariates) or 'nothing'}; "
-        "percent of the first group's mean; brackets: 95 % intervals; *: p (FDR) below 0.05."
+        f"Second group minus first by {table['reference'].iloc[0]}, adjusted for {'; '.join(covariates) or 'nothing'}; "
+        f"percent of the first group's mean; brackets: 95 % intervals; * elsewhere: p (FDR) below {alpha:g}."
     )
-    if tissue:
-        held = sorted({str(c) for c in table.get("tissue_covariates", []) if c}) or ["volume and CSF of the region"]
+    if held := sorted({str(c) for c in table.get("tissue_covariates", []) if c}):
         caption += f" At equal tissue: at equal {'; '.join(held)} besides."
     if "role" in table and (table["role"] == "negative_control").any():
         caption += " p of negative controls is not corrected."
-    return DataTable(caption, columns, rows)
+    return caption
 
 
-def _effect_cell(row: Mapping[Any, Any] | None) -> Cell:
-    return interval(row, effect_name(row), 1) if row else Cell("n/a")
+def _starred(row: Mapping[Any, Any] | None, alpha: float, name: str = "") -> Cell:
+    """A difference, with a star where its p is below the level."""
+    if not row:
+        return Cell("n/a")
+    cell = interval(row, name or effect_name(row), 1)
+    return Cell(cell.text + _star(row, alpha, name), cell.order)
 
 
-def _percent_cell(row: Mapping[Any, Any] | None) -> Cell:
+def _percent(row: Mapping[Any, Any] | None, alpha: float = 0.0) -> Cell:
+    """The difference in percent of the first mean, with a star where its p is below a level."""
     if not row or not _finite(row[effect_name(row)]) or not row["mean_1"]:
         return Cell("n/a")
-    value = number(100 * row[effect_name(row)] / row["mean_1"], 1, sign=True)
-    p = row[_p_name(row)]
-    return Cell(value.text + ("\u00a0*" if _finite(p) and p < _ALPHA else ""), value.order)
+    cell = number(100 * row[effect_name(row)] / row["mean_1"], 1, sign=True)
+    return Cell(cell.text + _star(row, alpha), cell.order)
+
+
+def _star(row: Mapping[Any, Any], alpha: float, name: str = "") -> str:
+    p = row.get(_p_name(row, name), math.nan)
+    return "\u00a0*" if p < alpha else ""
 
 
 def regions(results: GroupResults) -> GroupSection:
@@ -202,7 +213,7 @@ def regions(results: GroupResults) -> GroupSection:
         for reference in references_of(part):
             here = part[part["reference"] == reference]
             shown = ", ".join(filter(None, (name, f"reference: {reference}")))
-            blocks.append(_strips(here, results, groups, shown))
+            blocks.append(_strips(here, results, groups, shown, explained=bool(blocks)))
     return GroupSection(
         "regions",
         "Main regions by group",
@@ -211,7 +222,9 @@ def regions(results: GroupResults) -> GroupSection:
     )
 
 
-def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], title: str) -> ReportFigure:
+def _strips(
+    values: pd.DataFrame, results: GroupResults, groups: Sequence[str], title: str, explained: bool
+) -> ReportFigure:
     estimators = estimator_pair(values)
     there = set(values["region"]) - set(values["reference"])  # the reference itself is equal in all
     names = [r for r in MAIN_REGIONS if r in there] or main_first(there)[:8]
@@ -240,6 +253,8 @@ def _strips(values: pd.DataFrame, results: GroupResults, groups: Sequence[str], 
             " Dashed: mean of the first group. Diamond: that mean plus the model's difference at equal covariates, "
             "with its 95 % interval; an interval that leaves out the dashed line is a difference."
         )
+    if explained:
+        caption = "As the figure above."
     alt = f"Dots of TSC in {', '.join(names)} by group ({', '.join(columns)}), {title}."
     return ReportFigure("group", title, caption, drawn.svg, alt, wide=len(estimators) == 2, points=drawn.points)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -81,16 +81,24 @@ def sites(results: GroupResults) -> GroupSection | None:
         drawn = strips([panels], title=title, groups=groups)
         caption = "One dot per participant, coloured by group."
         if after:
-            caption += (
-                " Harmonised values are for looking at: the models take the values as measured, with the site in the "
-                "model, since tests of harmonised values without it find too many differences."
-            )
+            caption += _of_harmonised(results)
         alt = f"Values by site, {title}."
         blocks.append(ReportFigure("group", title, caption, drawn.svg, alt, True, "", drawn.points))
     if blocks and "combat" in results.missing:
         blocks.append(Paragraph(f"Values were not harmonised: {results.missing['combat']}."))
     blocks += _printed(results.site_factors, "Factors of the sites", "By which values were divided where applied.")
     return _section("sites", "Sites", blocks, results)
+
+
+def _of_harmonised(results: GroupResults) -> str:
+    """What the harmonised values were used for."""
+    step = results.methods.get("harmonisation")
+    if isinstance(step, Mapping) and step.get("method") == "combat":
+        return " The models took the harmonised values, with the site in the model."
+    return (
+        " Harmonised values are for looking at: the models take the values as measured, with the site in the model, "
+        "since tests of harmonised values without it find too many differences."
+    )
 
 
 def _by_site(values: pd.DataFrame, region: str, labels: Sequence[str], what: str) -> Strip:
@@ -194,7 +202,9 @@ def _heat(part: pd.DataFrame, name: str, results: GroupResults) -> list[Block]:
         regions=list(wide.columns), title=title,
     )  # fmt: skip
     points = drawn.points if len(drawn.points) <= _MAX_HOVER else ()
-    return [ReportFigure("group", title, caption, drawn.svg, f"Heat map of z, {title}.", True, "", points)]
+    return [
+        ReportFigure("group", title, caption, drawn.svg, f"Heat map of z, {title}.", len(wide.columns) > 6, "", points)
+    ]
 
 
 def change(results: GroupResults) -> GroupSection | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -137,7 +138,7 @@ def _strip(axes: Axes, panel: Strip, groups: Sequence[str], rng: np.random.Gener
     for i, cells in enumerate(panel.columns.values()):
         values = np.array([value for _, value, _ in cells])
         if values.size >= 10 and np.ptp(values) > 0 and len({group for *_, group in cells}) == 1:
-            outline: Any = axes.violinplot(values, [i], widths=0.8, showextrema=False, points=50)["bodies"]
+            outline: Any = axes.violinplot(values, [i], widths=0.8, showextrema=False, points=30)["bodies"]
             for body in outline:
                 body.set(facecolor=GREY, alpha=0.16, linewidth=0)
         here = [Dot(i + rng.uniform(-0.18, 0.18), value, group, who) for who, value, group in cells]
@@ -377,7 +378,17 @@ def _drawn(figure: Figure, marked: Sequence[tuple[Axes, Dot]], say: Any = None) 
             (float(x) / width, 1.0 - float(y) / height, say(dot) if say else _said(dot))
             for (x, y), dot in zip(place, here, strict=True)
         ]
-    return Drawn(to_svg(figure), tuple(points))
+    return Drawn(_smaller(to_svg(figure)), tuple(points))
+
+
+def _smaller(svg: str) -> str:
+    """The same picture in less text: lengths to a hundredth of a point, no indents.
+
+    Control characters, which a label of a table may hold and XML may not, are left out.
+    """
+    svg = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "", svg)
+    rounded = re.sub(r"(?:scale|matrix)\([^)]*\)|base64,[^\"]*|(\d+\.\d\d)\d+", lambda m: m[1] or m[0], svg)
+    return re.sub(r"\n\s+", "\n", rounded)
 
 
 def _said(dot: Dot) -> str:

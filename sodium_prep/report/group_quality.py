@@ -9,7 +9,7 @@ import numpy as np
 
 from sodium_prep.cohort.qc import MIN_PEERS, OUTLIER_Z, SCAN
 from sodium_prep.report.group_overview import scan_name
-from sodium_prep.report.group_results import GroupResults, some
+from sodium_prep.report.group_results import GroupResults
 from sodium_prep.report.group_tables import MAX_ROWS, number, words
 from sodium_prep.report.page import Block, Cell, DataTable, GroupSection, Paragraph, TextList
 
@@ -20,10 +20,11 @@ _SEVERITY: Final = {"fail": 0, "warn": 1, "pass": 2, "info": 3}
 
 
 def quality(results: GroupResults) -> GroupSection | None:
-    """Section of the quality control; None where no scan has metrics."""
-    if results.qc is None or not some(results.qc):
+    """Section of the quality control; None where no scan has metrics or ratings."""
+    table, verdicts = results.qc, results.verdicts
+    rated = verdicts is not None and bool((verdicts["rated"] != "").any())
+    if table is None or (table.empty and not rated):
         return None
-    table = results.qc
     odd = table[(table["outlier"] == "yes") | (table["verdict"] == "fail")]
     blocks: list[Block] = []
     if lines := recheck(results):
@@ -34,13 +35,14 @@ def quality(results: GroupResults) -> GroupSection | None:
         blocks.append(TextList("To be looked at again", caption, "recheck.txt", lines))
     elif table["z"].notna().any():
         blocks.append(Paragraph("No scan fails, and no metric lies far from those of its peers."))
-    else:
+    elif len(table):
         blocks.append(Paragraph(f"No scan fails; fewer than {MIN_PEERS} scans cannot be compared with one another."))
     if len(odd):
         blocks.append(_stand_out(odd, results))
-    if results.verdicts is not None and (results.verdicts["rated"] != "").any():
-        blocks.append(_rated(results.verdicts))
-    blocks.append(_metrics(table))
+    if verdicts is not None and rated:
+        blocks.append(_rated(verdicts))
+    if len(table):
+        blocks.append(_metrics(table))
     return GroupSection("quality", "Quality of the scans", blocks, "Quality")
 
 

@@ -57,7 +57,9 @@ class GroupResults:
     missing
         Key of a section to the reason why there is nothing in it.
     group, control, time, onset
-        Columns of groups, years since baseline and time since onset; label of the control group.
+        Column of the groups, label of the control group, columns of years since baseline and of time since onset.
+    alpha
+        Level of the tests.
     scores
         Columns that values are correlated with.
     methods
@@ -91,6 +93,7 @@ class GroupResults:
     missing: Mapping[str, str] = field(default_factory=dict)
     group: str = "group"
     control: str | None = None
+    alpha: float = 0.05
     time: str | None = None
     onset: str | None = None
     scores: Sequence[str] = ()

@@ -3,6 +3,8 @@
 import base64
 import io
 import re
+import warnings
+import xml.etree.ElementTree as ElementTree
 
 import matplotlib
 import numpy as np
@@ -57,6 +59,16 @@ def test_what_is_pointed_at_lies_where_it_is_drawn():
     effect = forest([ForestRow("Cortex", effects)], title="t", panels=["vials"], series=["raw", "corrected"])
     assert off_by(effect).max() < 0.1
     assert effect.points[1][2] == "Cortex, corrected: g = +1.00 [0.50, 1.50]"
+
+
+def test_labels_of_any_kind_leave_a_figure_whole():
+    odd = "$x^2$ <b> --> ]]> \x08 & _a"
+    cells = {odd: [(odd, 1.0, odd), ("b", 2.0, odd)], "_hidden": [], "": []}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        drawn = strips([[Strip(odd, cells)]], title=odd, groups=list(cells))
+    ElementTree.fromstring(drawn.svg)
+    assert drawn.points[0][2] == f"{odd} ({odd}): 1"
 
 
 def test_a_cell_of_the_heat_map_has_the_colour_of_its_value():
