@@ -31,17 +31,22 @@ def compare_maps(settings: Settings, analysis: Analysis) -> MapResults:
     from sodium_prep.cli.voxelwise import compare_groups_by_voxel, z_maps_of_participants
 
     model, people = analysis.model, people_of(analysis.values)
-    how: dict[str, Any] = {"group": model.group, "covariates": model.held_constant}
+    how: dict[str, Any] = {
+        "group": model.group, "covariates": model.held_constant, "categories": model.categories,
+        "coverage": model.map_coverage, "smoothing_mm": model.map_smoothing_mm,
+    }  # fmt: skip
     found, notes = compare_groups_by_voxel(
-        settings.output_dir, people, control=model.control, permutations=model.permutations, alpha=model.alpha,
-        seed=model.seed, n_jobs=settings.nprocs, **how,
+        settings.output_dir, people, control=model.control, statistic=model.map_statistic,
+        tissue=None if model.map_tissue == "none" else model.map_tissue, permutations=model.permutations,
+        alpha=model.alpha, seed=model.seed, n_jobs=settings.nprocs, **how,
     )  # fmt: skip
     if model.control is not None:
         notes += z_maps_of_participants(settings.output_dir, people, control=model.control, **how)[1]
     figures: dict[str, list[ReportFigure]] = {}
     for one in found:
         figures.setdefault(_heading(one), []).extend(_figures(one, model.alpha))
-    facts = {"permutations": model.permutations, "covariates": list(model.held_constant), "statistic": "tfce"}
+    statistic = {"tfce": "tfce", "mass": "cluster"}[model.map_statistic]
+    facts = {"permutations": model.permutations, "covariates": list(model.held_constant), "statistic": statistic}
     return MapResults(figures, facts, tuple(notes))
 
 

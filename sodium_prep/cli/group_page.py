@@ -10,16 +10,12 @@ from typing import Any
 from sodium_prep import __version__
 from sodium_prep.cli.group_maps import MapResults
 from sodium_prep.cohort.analysis import Analysis
+from sodium_prep.cohort.model import TISSUE_COLUMNS
 from sodium_prep.cohort.qc import Quality
 from sodium_prep.cohort.tables import Cohort
 from sodium_prep.report.group import group_report
 from sodium_prep.report.group_results import GroupResults
 from sodium_prep.report.page import render_group
-
-_TISSUE: Mapping[str, str] = {
-    "volume_mm3": "volume", "gm_fraction": "share of grey matter", "wm_fraction": "share of white matter",
-    "csf_fraction": "share of CSF", "csf_signal_fraction": "share of CSF in the signal",
-}  # fmt: skip
 
 
 def group_page(
@@ -57,12 +53,15 @@ def group_page(
         reliability=analysis.repeatability,
         between_sites=analysis.between_sites,
         lesions=analysis.lesions,
+        hazards=analysis.hazards,
+        site_factors=analysis.site_factors,
         qc=quality.metrics,
         verdicts=quality.verdicts,
         excluded=quality.excluded,
         figures=maps.figures if maps else {},
         cautions=(*analysis.cautions, *(maps.notes if maps else ())),
         missing=analysis.missing,
+        alpha=model.alpha,
         group=model.group,
         control=model.control,
         time=model.time,
@@ -87,12 +86,12 @@ def _methods(quality: Quality, analysis: Analysis) -> dict[str, Mapping[str, Any
     if compared:
         steps["comparison"] = {
             "covariates": covariates,
-            "tissue_covariates": [_TISSUE[name] for name in model.tissue_covariates],
+            "tissue_covariates": [TISSUE_COLUMNS[name] for name in model.tissue_covariates],
             "robust": model.robust,
             "weights": model.weights,
             "negative_controls": model.negative_controls,
         }
-        if analysis.combat or model.harmonisation == "combat":
+        if "site" in covariates:
             steps["harmonisation"] = {"method": model.harmonisation, "shown": analysis.combat is not None}
     if zscores is not None and len(zscores):
         steps["normative"] = {"covariates": covariates, "n_controls": int(zscores["n_controls"].max())}
@@ -102,6 +101,8 @@ def _methods(quality: Quality, analysis: Analysis) -> dict[str, Mapping[str, Any
         steps["correlation"] = {"scores": model.scores, "methods": ("pearson", "spearman"), "covariates": covariates}
     if analysis.roc is not None:
         steps["classification"] = {"folds": 5, "bootstraps": 2000}
+    if analysis.hazards is not None:
+        steps["survival"] = {"covariates": covariates}
     if analysis.repeatability is not None:
         steps["reliability"] = {}
     return steps

@@ -88,6 +88,7 @@ def compare_groups_by_voxel(
     group: str = "group",
     control: str | None = None,
     covariates: Sequence[str] = ("age", "sex", "site"),
+    categories: Sequence[str] = ("sex", "site"),
     tissue: Tissue | None = "GM",
     statistic: Statistic = "tfce",
     permutations: int = 1000,
@@ -108,8 +109,8 @@ def compare_groups_by_voxel(
         Those who are analysed, one row each, as text: ``participant_id``, the group and the covariates.
     group, control
         Column of the groups; the control group is compared with every other, without it every pair.
-    covariates
-        Of age, sex and site, those to hold constant where they are there and vary.
+    covariates, categories
+        Columns to hold constant where they are there and vary, and which of them are categories.
     tissue
         Besides the plain comparison, one with the share of this tissue held constant in each voxel.
     statistic, permutations, seed, n_jobs
@@ -138,7 +139,7 @@ def compare_groups_by_voxel(
             for model in (None, shares) if shares is not None else (None,):
                 try:
                     found = _compare(
-                        maps, (str(first), second), group, covariates, model, notes, statistic=statistic,
+                        maps, (str(first), second), group, (covariates, categories), model, notes, statistic=statistic,
                         permutations=permutations, seed=seed, n_jobs=n_jobs, coverage=coverage,
                     )  # fmt: skip
                 except InputError as error:
@@ -197,7 +198,7 @@ def _compare(
     maps: _Maps,
     groups: tuple[str, str],
     group: str,
-    covariates: Sequence[str],
+    columns: tuple[Sequence[str], Sequence[str]],
     shares: NDArray[np.float32] | None,
     notes: list[str],
     *,
@@ -209,7 +210,7 @@ def _compare(
 
     chosen = maps.people[group].isin(groups).to_numpy()
     here = maps.people[chosen].assign(group=maps.people[group])
-    held = columns_of(here, covariates)
+    held = columns_of(here, *columns)
     design, complete = held.matrix, held.complete
     values = maps.values[chosen]
     if shares is not None:
@@ -326,6 +327,7 @@ def z_maps_of_participants(
     control: str,
     group: str = "group",
     covariates: Sequence[str] = ("age", "sex"),
+    categories: Sequence[str] = ("sex", "site"),
     coverage: float = 0.9,
     smoothing_mm: float = 0.0,
     voxel_mm: float = 2.0,
@@ -347,7 +349,7 @@ def z_maps_of_participants(
     notes: list[str] = []
     written = []
     for maps in _strata(out_dir, people, voxel_mm, smoothing_mm, notes):
-        held = columns_of(maps.people, covariates)
+        held = columns_of(maps.people, covariates, categories)
         design, complete = held.matrix, held.complete
         controls = (maps.people[group] == control).to_numpy() & complete
         reach = cover(maps.values[controls], np.zeros(int(controls.sum())), coverage) if controls.any() else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from sodium_prep.cohort.combat import ComBatModel, harmonise
-from sodium_prep.cohort.compare import compare_groups
+from sodium_prep.cohort.compare import compare_groups, regions_asked
 from sodium_prep.cohort.design import DesignChecks, check_design, people_of, resolve_model
 from sodium_prep.cohort.events import event_table, hazard_ratios
 from sodium_prep.cohort.longitudinal import change_per_year
@@ -131,10 +131,7 @@ def analyse(cohort: Cohort, model: GroupModel) -> Analysis:
 
 def _chosen(values: pd.DataFrame, model: GroupModel) -> pd.DataFrame:
     """The rows that the model asks for: regions, estimators, references."""
-    wanted = {*model.regions, *model.negative_controls, *MAIN_REGIONS}
-    kept = values["region"].isin(wanted) if model.regions else values["region"].notna()
-    # A label of the atlas may bear the name of a merged region, and is not it.
-    kept &= (values["index"] == "") | ~values["region"].isin(MAIN_REGIONS)
+    kept = regions_asked(values, model, also=MAIN_REGIONS)
     for name, labels in (("estimator", model.estimators), ("reference", model.references)):
         if labels:
             kept &= values[name].isin(labels)

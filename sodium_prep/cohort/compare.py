@@ -22,7 +22,7 @@ from sodium_prep.cohort.design import (
     stacked,
 )
 from sodium_prep.cohort.model import MAIN_REGIONS as MAIN_REGIONS
-from sodium_prep.cohort.model import GroupModel
+from sodium_prep.cohort.model import TISSUE_COLUMNS, GroupModel
 from sodium_prep.cohort.statistics import (
     GroupDesign,
     between_variance,
@@ -179,21 +179,29 @@ def compare_groups(values: pd.DataFrame, model: GroupModel | None = None) -> Com
     refused = table.loc[table["state"] == _CONFOUNDED, ["group_1", "group_2"]].drop_duplicates()
     people = people_of(values)
     refusals = [f"{confounding_text(people, model, a, b)}: not compared." for a, b in refused.to_numpy()]
-    asked = [*model.regions, *model.negative_controls]
+    asked = [name for name in (*model.regions, *model.negative_controls) if name != "*"]
     if len(table) and (absent := [name for name in asked if name not in set(chosen["region"])]):
         refusals.append(f"The tables have no values of {', '.join(absent)}: not compared.")
     return Comparisons(table, tuple(refusals))
 
 
+def regions_asked(values: pd.DataFrame, model: GroupModel, also: Collection[str] = ()) -> pd.Series[bool]:
+    """The rows of the regions that a model names, and of others; no label of an atlas is a merged region of its name."""
+    merged = values["index"] == ""
+    kept = merged | ~values["region"].isin(MAIN_REGIONS)
+    if not model.regions:
+        return kept & (merged | values["region"].isin(model.negative_controls))
+    if "*" in model.regions:
+        return kept
+    return kept & values["region"].isin([*model.regions, *model.negative_controls, *also])
+
+
 def _chosen(values: pd.DataFrame, model: GroupModel) -> pd.DataFrame:
-    """The rows that the model compares; a label of the atlas may bear the name of a merged region, and is not it."""
-    kept = values["hemisphere"].isin(model.hemispheres)
-    kept &= ~values["region"].isin(MAIN_REGIONS) | (values["index"] == "")
+    """The rows that the model compares."""
+    kept = values["hemisphere"].isin(model.hemispheres) & regions_asked(values, model)
     for name, wanted in (("estimator", model.estimators), ("reference", model.references)):
         if wanted:
             kept &= values[name].isin(wanted)
-    if model.regions:
-        kept &= values["region"].isin([*model.regions, *model.negative_controls])
     return values[kept]
 
 
@@ -447,7 +455,7 @@ def _reading(row: Mapping[Any, Any], alpha: float) -> str:
     """What the models of one row say together."""
     if row["state"] != "compared":
         return ""
-    tissue = row["tissue_covariates"]
+    tissue = " and ".join(TISSUE_COLUMNS.get(name, name) for name in str(row["tissue_covariates"]).split(", "))
     known = np.isfinite(row["tissue_adjusted_p"])
     at_tissue = known and _p(row, "tissue_adjusted") < alpha
     if _differs(row, alpha):

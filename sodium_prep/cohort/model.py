@@ -19,10 +19,14 @@ CONTROL_LABELS: Final[frozenset[str]] = frozenset(
      "healthycontrols", "normalcontrol", "normalcontrols"}
 )  # fmt: skip
 """Spellings of a control group, without case, blanks, ``-`` and ``_``."""
-TISSUE_COLUMNS: Final[frozenset[str]] = frozenset(
-    {"volume_mm3", "gm_fraction", "wm_fraction", "csf_fraction", "csf_signal_fraction"}
-)
-"""Columns of the regional table that can be held constant, each region with its own."""
+TISSUE_COLUMNS: Final[dict[str, str]] = {
+    "volume_mm3": "volume",
+    "gm_fraction": "share of grey matter",
+    "wm_fraction": "share of white matter",
+    "csf_fraction": "share of CSF",
+    "csf_signal_fraction": "share of CSF in the signal",
+}
+"""Columns of the regional table that can be held constant, each region with its own, and their names in print."""
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Names = tuple[Name, ...]
@@ -42,7 +46,9 @@ class GroupModel(BaseModel):
         (), description="Pairs of groups, second minus first. Empty: every group minus the control, else all pairs."
     )
     regions: Names = Field(
-        MAIN_REGIONS, description="Regions under test, which make a family. Empty: all of the tables."
+        (),
+        description="Regions under test, which make a family. Empty: those without a label of the atlas, which are the "
+        'main ones and those of --regions. "*": all.',
     )
     hemispheres: tuple[Literal["L", "R", "both"], ...] = Field(
         ("both",), min_length=1, description="Sides under test: L, R, both."
@@ -82,6 +88,18 @@ class GroupModel(BaseModel):
         "who were at several sites take its place.",
     )
     voxelwise: bool = Field(False, description="Compare maps voxel by voxel too.")
+    map_statistic: Literal["tfce", "mass"] = Field(
+        "tfce", description="What maps are tested by: tfce, or mass, that of clusters."
+    )
+    map_tissue: Literal["GM", "WM", "CSF", "none"] = Field(
+        "GM", description="Tissue whose share of each voxel is held constant in a second comparison of maps, or none."
+    )
+    map_coverage: float = Field(
+        0.9, gt=0.0, le=1.0, description="Share of the common brain that a participant's map must cover."
+    )
+    map_smoothing_mm: float = Field(
+        0.0, ge=0.0, le=20.0, description="Width (FWHM) by which maps are smoothed besides the sodium image's own."
+    )
     permutations: int = Field(5000, ge=1, le=1_000_000, description="Permutations of the voxel-wise comparison.")
     alpha: float = Field(0.05, gt=0.0, lt=1.0, description="Level below which a p value counts as a difference.")
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of everything that is drawn at random.")
@@ -96,12 +114,14 @@ class GroupModel(BaseModel):
             raise ValueError("contrasts compares a group with itself")
         if self.group in self.covariates:
             raise ValueError(f"covariates holds {self.group}, which is the group")
-        if unknown := sorted(set(self.tissue_covariates) - TISSUE_COLUMNS):
+        if unknown := sorted(set(self.tissue_covariates) - set(TISSUE_COLUMNS)):
             raise ValueError(f"tissue_covariates holds {unknown[0]}; there are {', '.join(sorted(TISSUE_COLUMNS))}")
         if (self.event is None) != (self.event_time is None):
             raise ValueError("event and event_time need each other")
         if self.travelling is not None and self.harmonisation != "travelling":
             raise ValueError('travelling is of no use without harmonisation = "travelling"')
+        if "*" in self.regions and len(self.regions) > 1:
+            raise ValueError('regions names others beside "*"')
         return self
 
     @property

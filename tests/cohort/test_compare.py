@@ -122,9 +122,9 @@ def test_families_are_the_tested_regions_of_one_estimator_reference_pair_and_mod
 
 
 def test_readings_say_what_the_models_say_together(table):
-    assert row_of(table, "Cortex")["reading"] == "higher, at equal volume_mm3 too"
+    assert row_of(table, "Cortex")["reading"] == "higher, at equal volume too"
     assert row_of(table, "WhiteMatter")["reading"] == "no difference shown"
-    assert row_of(table, "Cuneus")["reading"] == "higher, but not shown at equal csf_fraction: may be atrophy or CSF"
+    assert row_of(table, "Cuneus")["reading"] == "higher, but not shown at equal share of CSF: may be atrophy or CSF"
     assert row_of(table, "Cortex", "MCI")["reading"] == "no difference shown"
     words = row_of(table, "Pons", estimator="none")["reading"]
     assert "negative control" in words
@@ -142,7 +142,8 @@ def test_the_trap_of_the_csf_reference_is_told(three):
         ("Hippocampus", "labbe", "vials"): {"tsc": tissue}, ("CSF", "labbe", "vials"): {"tsc": fluid},
         ("Hippocampus", "labbe", "CSF"): {"tsc": 140 * tissue / fluid}, ("CSF", "labbe", "CSF"): {"tsc": 140.0},
     }  # fmt: skip
-    found = compare_groups(values_of(people, cells))
+    model = GroupModel(regions=("Cortex", "WhiteMatter", "Hippocampus", "CSF"))
+    found = compare_groups(values_of(people, cells), model)
     by = found.table.set_index(["region", "reference"])
     assert by.loc[("Hippocampus", "vials"), "adjusted_percent"] == pytest.approx(12.9, abs=4)
     assert by.loc[("Hippocampus", "CSF"), "adjusted_percent"] == pytest.approx(-6.4, abs=4)
@@ -177,7 +178,7 @@ def test_every_column_is_described_and_without_groups_there_are_no_rows(three, t
 def test_regions_sides_estimators_and_pairs_are_those_asked_for(three):
     left = three[three["region"] == "Cuneus"].assign(hemisphere="L", index="7")
     named = three[three["region"] == "Cuneus"].assign(region="Cortex", index="24")  # a label that bears the name
-    model = GroupModel(regions=(), hemispheres=("both", "L"), estimators=("labbe",), contrasts=(("AD", "MCI"),))
+    model = GroupModel(regions=("*",), hemispheres=("both", "L"), estimators=("labbe",), contrasts=(("AD", "MCI"),))
     found = compare_groups(pd.concat([three, left, named]), model).table
     assert sorted(zip(found["region"], found["hemisphere"], strict=True)) == [
         ("Cortex", "both"), ("Cuneus", "L"), ("Cuneus", "both"), ("Pons", "both"), ("WhiteMatter", "both"),
