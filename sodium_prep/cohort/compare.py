@@ -186,7 +186,7 @@ def compare_groups(values: pd.DataFrame, model: GroupModel | None = None) -> Com
 
 
 def regions_asked(values: pd.DataFrame, model: GroupModel, also: Collection[str] = ()) -> pd.Series[bool]:
-    """The rows of the regions that a model names, and of others; no label of an atlas is a merged region of its name."""
+    """The rows of the regions that a model names, and of others; no label of an atlas is a merged region."""
     merged = values["index"] == ""
     kept = merged | ~values["region"].isin(MAIN_REGIONS)
     if not model.regions:
