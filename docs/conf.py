@@ -167,8 +167,22 @@ def _math_block(translator, node):
     raise nodes.SkipNode
 
 
+def _make_cohort(app):
+    """The figures of the cohort tutorial, by the program as it is; the page that they come from goes beside the others."""
+    sys.path.insert(0, str(Path(__file__).parent / "cohort"))
+    figures = importlib.import_module("figures")
+    app.cohort_page = figures.build(Path(__file__).parent / "images" / "cohort")
+
+
+def _copy_cohort_page(app, error):
+    if error is None:
+        (Path(app.outdir) / "group.html").write_text(app.cohort_page, encoding="utf-8")
+
+
 def setup(app):
     """Equations as MathML, which needs no script from elsewhere, and the directives that read the program."""
+    app.connect("builder-inited", _make_cohort)
+    app.connect("build-finished", _copy_cohort_page)
     app.add_html_math_renderer("mathml", (_math_inline, None), (_math_block, None))
     app.add_directive("parser", ParserDirective)
     app.add_directive("columns", ColumnsDirective)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sodium_prep.cohort.cautions import comparison_cautions
 from sodium_prep.cohort.compare import MAIN_REGIONS, STRATUM
+from sodium_prep.cohort.model import TISSUE_COLUMNS
 from sodium_prep.report.group_plots import ForestRow, Interval, Strip, forest, strips
 from sodium_prep.report.group_results import (
     MAX_REGIONS,
@@ -178,7 +179,8 @@ def _findings_caption(table: pd.DataFrame, alpha: float) -> str:
         f"percent of the first group's mean; brackets: 95 % intervals; * elsewhere: p (FDR) below {alpha:g}."
     )
     if held := sorted({str(c) for c in table.get("tissue_covariates", []) if c}):
-        caption += f" At equal tissue: at equal {'; '.join(held)} besides."
+        told = (" and ".join(TISSUE_COLUMNS.get(name, name) for name in one.split(", ")) for one in held)
+        caption += f" At equal tissue: at equal {'; '.join(told)} besides."
     if "role" in table and (table["role"] == "negative_control").any():
         caption += " p of negative controls is not corrected."
     return caption

@@ -178,15 +178,21 @@ def _look(group: str, groups: Sequence[str]) -> tuple[str, str]:
     return _PALETTE[place % len(_PALETTE)], _SHAPES[place % len(_SHAPES)]
 
 
+LARGEST_G: Final = 6.0
+"""Effect size at which the axis ends."""
+
+
 def forest(rows: Sequence[ForestRow], *, title: str, panels: Sequence[str], series: Sequence[str]) -> Drawn:
     """Effect sizes with their intervals: a row for each region, a panel for each reference, a mark for each series.
 
-    The first of several series is drawn hollow, for values without correction; negative controls are grey squares.
+    The first of several series is drawn hollow, for values without correction; negative controls are grey squares. An
+    effect beyond :data:`LARGEST_G` is an arrow at the edge with its number: one alone would press all others together.
     """
     step = 0.8 / max(len(series), 1)
     with new_figure(_WIDE_IN if len(panels) > 1 else _NARROW_IN, 1.15 + 0.34 * max(len(rows), 2)) as figure:
         grid = figure.subplots(1, max(len(panels), 1), sharex=True, sharey=True, squeeze=False)[0]
         marked: list[tuple[Axes, Dot]] = []
+        reach = 1.0
         for axes, panel in zip(grid, panels, strict=False):
             axes.axvline(0.0, color=_INK, linewidth=0.9)
             for i, row in enumerate(rows):
@@ -199,10 +205,20 @@ def forest(rows: Sequence[ForestRow], *, title: str, panels: Sequence[str], seri
                     at = i + (j - (len(series) - 1) / 2) * step
                     colour = GREY if row.control else _INK
                     hollow = name == series[0] and len(series) > 1
+                    said = f"{row.label}, {name}: g = {value:+.2f} [{low:.2f}, {high:.2f}]"
+                    if abs(value) > LARGEST_G:
+                        edge, side = np.sign(value) * LARGEST_G, "left" if value < 0 else "right"
+                        axes.plot([edge], [at], "<" if value < 0 else ">", color=colour, markersize=5, clip_on=False,
+                                  markerfacecolor="white" if hollow else colour)  # fmt: skip
+                        axes.annotate(f"{value:+.0f}", (edge, at), (5 if value < 0 else -5, 0), ha=side, va="center",
+                                      textcoords="offset points", fontsize=7)  # fmt: skip
+                        marked.append((axes, Dot(float(edge), at, name, said)))
+                        reach = LARGEST_G
+                        continue
+                    reach = min(max(reach, abs(low), abs(high)), LARGEST_G)
                     axes.errorbar([value], [at], xerr=[[value - low], [high - value]], color=colour, capsize=2,
                                   fmt="s" if row.control else "o", markersize=5, elinewidth=1.3,
                                   markerfacecolor="white" if hollow else colour)  # fmt: skip
-                    said = f"{row.label}, {name}: g = {value:+.2f} [{low:.2f}, {high:.2f}]"
                     marked.append((axes, Dot(value, at, name, said)))
             axes.set_title(panel, fontsize=9)
             axes.set_xlabel("Hedges' g, 95 % interval")
@@ -210,6 +226,7 @@ def forest(rows: Sequence[ForestRow], *, title: str, panels: Sequence[str], seri
         names = [row.label + (" (negative control)" if row.control else "") for row in rows]
         grid[0].set_yticks(range(len(rows)), names)
         grid[0].set_ylim(len(rows) - 0.4, -0.6)
+        grid[0].set_xlim(-1.05 * reach, 1.05 * reach)
         _headed(figure, title, series, hollow_first=len(series) > 1)
         return _drawn(figure, marked, lambda dot: dot.who)
 
