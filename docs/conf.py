@@ -168,7 +168,7 @@ def _math_block(translator, node):
 
 
 def _make_cohort(app):
-    """The figures of the cohort tutorial, by the program as it is; the page that they come from goes beside the others."""
+    """The figures of the cohort tutorial, by the program as it is, and the page that they come from."""
     sys.path.insert(0, str(Path(__file__).parent / "cohort"))
     figures = importlib.import_module("figures")
     app.cohort_page = figures.build(Path(__file__).parent / "images" / "cohort")

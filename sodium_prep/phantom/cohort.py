@@ -38,7 +38,7 @@ class CohortRegion:
         True mean of the cohort.
     own, grey, white, fluid
         Weights in its uncorrected mean of itself, of cortex, of white matter and of CSF.
-    volume_mm3, csf_fraction
+    size_mm3, csf_fraction
         Of both sides; share of CSF in its voxels.
     noise_mM
         Standard error of its corrected value, without what all regions of a scan share.
@@ -50,7 +50,7 @@ class CohortRegion:
     grey: float
     white: float
     fluid: float
-    volume_mm3: float
+    size_mm3: float
     csf_fraction: float
     noise_mM: float  # noqa: N815
 
@@ -246,7 +246,7 @@ class _Person:
         row: dict[str, Any] = dict.fromkeys(TABLE_COLUMNS, float("nan"))
         return row | {
             "name": name, "hemisphere": side, "tissue": region.tissue, "estimator": estimator, "reference": reference,
-            "volume_mm3": region.volume_mm3 * self._volume * loss * (1.0 if side == "both" else 0.5), "coverage": 1.0,
+            "volume_mm3": region.size_mm3 * self._volume * loss * (1.0 if side == "both" else 0.5), "coverage": 1.0,
             "tsc": tsc, "tsc_stderr_within": within, "tsc_stderr": total, "tsc_ci_low": tsc - 1.96 * total,
             "tsc_ci_high": tsc + 1.96 * total, "csf_fraction": csf, "flag": "ok",
             "csf_signal_fraction": region.fluid * (1.0 + atrophy) * _CSF_MM / tsc,
