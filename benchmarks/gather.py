@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sodium_prep.cohort.tables import gather, joined, tsv_chunks, wide_table
+from sodium_prep.cohort.tables import gather, joined, wide_table
+from sodium_prep.cohort.tsv import tsv_chunks
 from sodium_prep.regional.table import TABLE_COLUMNS
 
 ESTIMATORS = ("none", "gtm", "labbe")

@@ -18,7 +18,8 @@ from sodium_prep.cohort.analysis import Analysis, analyse
 from sodium_prep.cohort.model import GroupModel, read_model
 from sodium_prep.cohort.outputs import Table, combat_record, gathered_tables, result_tables
 from sodium_prep.cohort.qc import Quality, assess_quality, without_scans
-from sodium_prep.cohort.tables import Cohort, data_dictionary, gather, tsv_chunks
+from sodium_prep.cohort.tables import Cohort, data_dictionary, gather
+from sodium_prep.cohort.tsv import tsv_chunks
 from sodium_prep.errors import ExitCode, InputError
 from sodium_prep.settings import Settings
 

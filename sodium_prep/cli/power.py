@@ -147,7 +147,7 @@ def _given(args: argparse.Namespace, effects: list[Effect]) -> pd.DataFrame:
 
 def _measured(args: argparse.Namespace) -> pd.DataFrame:
     """Variances of the study in the folder."""
-    from sodium_prep.cohort import MAIN_REGIONS
+    from sodium_prep.cohort.model import MAIN_REGIONS
     from sodium_prep.cohort.power import residual_sd
 
     frame = _read_values(args.out)
@@ -180,8 +180,8 @@ def _read_values(out: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from sodium_prep.cohort.compare import STRATUM
-    from sodium_prep.cohort.tables import read_tsv
+    from sodium_prep.cohort.tsv import read_tsv
+    from sodium_prep.cohort.values import STRATUM
 
     folder = out / "group"
     for name in ("group_tsc.tsv", "group_participants.tsv"):

@@ -268,7 +268,8 @@ def _written(
 ) -> VoxelwiseAnalysis:
     """Write the images, the table of clusters and the figures of one comparison."""
     from sodium_prep.atlas.bundled import TEMPLATE_NAME, load_atlas
-    from sodium_prep.cohort.tables import data_dictionary, to_tsv
+    from sodium_prep.cohort.tables import data_dictionary
+    from sodium_prep.cohort.tsv import to_tsv
     from sodium_prep.cohort.voxelwise import CLUSTER_COLUMNS, cluster_table, place
     from sodium_prep.report.voxelwise import glass_brain, map_slices
 

@@ -1,7 +1,9 @@
 """Group tables and comparisons of groups."""
 
-from sodium_prep.cohort.compare import MAIN_REGIONS, Comparisons, compare_groups, main_values
-from sodium_prep.cohort.tables import Cohort, data_dictionary, gather, to_tsv, wide_table
+from sodium_prep.cohort.compare import Comparisons, compare_groups
+from sodium_prep.cohort.model import MAIN_REGIONS
+from sodium_prep.cohort.tables import Cohort, data_dictionary, gather, wide_table
+from sodium_prep.cohort.tsv import to_tsv
 
 __all__ = [
     "MAIN_REGIONS",
@@ -10,7 +12,6 @@ __all__ = [
     "compare_groups",
     "data_dictionary",
     "gather",
-    "main_values",
     "to_tsv",
     "wide_table",
 ]

@@ -11,7 +11,7 @@ from sodium_prep.cohort.combat import ComBatModel, harmonise
 from sodium_prep.cohort.compare import compare_groups, regions_asked
 from sodium_prep.cohort.design import DesignChecks, check_design, people_of, resolve_model
 from sodium_prep.cohort.events import event_table, hazard_ratios
-from sodium_prep.cohort.longitudinal import change_per_year
+from sodium_prep.cohort.longitudinal import FEWEST_SITES, change_per_year, site_differences
 from sodium_prep.cohort.model import MAIN_REGIONS, GroupModel
 from sodium_prep.cohort.normative import lesion_ratios, normative_scores
 from sodium_prep.cohort.reliability import intersite_cov, repeatability
@@ -40,7 +40,7 @@ class Analysis:
         What was analysed.
     checks
         Of the design.
-    comparisons, zscores, change, correlations, roc, events, hazards, repeatability, lesions
+    comparisons, random_sites, zscores, change, correlations, roc, events, hazards, repeatability, lesions
         As their modules describe them.
     combat
         Values after ComBat, and the fitted models by stratum, estimator and reference.
@@ -58,6 +58,7 @@ class Analysis:
     values: pd.DataFrame
     checks: DesignChecks
     comparisons: pd.DataFrame | None = None
+    random_sites: pd.DataFrame | None = None
     zscores: pd.DataFrame | None = None
     change: pd.DataFrame | None = None
     correlations: pd.DataFrame | None = None
@@ -113,6 +114,7 @@ def analyse(cohort: Cohort, model: GroupModel) -> Analysis:
         values=values,
         checks=checks,
         comparisons=comparisons.table if comparisons else None,
+        random_sites=None if checks.stops else _random_sites(tested, model),
         zscores=zscores,
         change=_change(tested, model),
         correlations=_correlations(tested, model),
@@ -161,6 +163,17 @@ def _combat(
             raise
         missing["combat"] = str(error)
         return None
+
+
+def _random_sites(values: pd.DataFrame, model: GroupModel) -> pd.DataFrame | None:
+    """Groups compared with the site as a random intercept, where there are sites enough."""
+    held = [name for name in model.held_constant if name != "site"]
+    sites = values["site"].replace("", np.nan).nunique() if "site" in model.held_constant and "site" in values else 0
+    if sites < FEWEST_SITES or model.group not in values:
+        return None
+    return site_differences(
+        values, group=model.group, control=model.control, covariates=held, categories=model.categories
+    )
 
 
 def _zscores(

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from sodium_prep.cohort.values import STRATUM
+
 if TYPE_CHECKING:
     import pandas as pd
 
 FEW: Final = 10
 """Participants of a group below which an effect and a normal range are imprecise."""
 
-_STRATUM: Final = ("session_id", "acquisition", "reconstruction", "atlas")
-_CASE: Final = (*_STRATUM, "region", "hemisphere")
+_CASE: Final = (*STRATUM, "region", "hemisphere")
 
 
 def comparison_cautions(comparisons: pd.DataFrame, *, estimator: str, alpha: float = 0.05) -> list[str]:
@@ -112,7 +113,7 @@ def _region(row: Any, table: pd.DataFrame) -> str:
 
 def _scan(row: Any, table: pd.DataFrame) -> str:
     """What tells the scan of a row from others in the table, such as `` (02)``."""
-    told = [str(row[name]) for name in _STRATUM if name in table and table[name].nunique() > 1 and row[name]]
+    told = [str(row[name]) for name in STRATUM if name in table and table[name].nunique() > 1 and row[name]]
     return f" ({', '.join(told)})" if told else ""
 
 

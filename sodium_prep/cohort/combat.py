@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sodium_prep.cohort.compare import STRATUM
+from sodium_prep.cohort.values import STRATUM
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:

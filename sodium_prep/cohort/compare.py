@@ -21,8 +21,7 @@ from sodium_prep.cohort.design import (
     site_design,
     stacked,
 )
-from sodium_prep.cohort.model import MAIN_REGIONS as MAIN_REGIONS
-from sodium_prep.cohort.model import TISSUE_COLUMNS, GroupModel
+from sodium_prep.cohort.model import MAIN_REGIONS, TISSUE_COLUMNS, GroupModel
 from sodium_prep.cohort.statistics import (
     GroupDesign,
     between_variance,
@@ -35,9 +34,7 @@ from sodium_prep.cohort.statistics import (
     overall_test,
     welch,
 )
-from sodium_prep.cohort.tables import Cohort
-from sodium_prep.cohort.values import STRATUM as STRATUM
-from sodium_prep.cohort.values import measured_values
+from sodium_prep.cohort.values import STRATUM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,12 +123,6 @@ class Comparisons:
 
     table: pd.DataFrame
     refusals: tuple[str, ...] = ()
-
-
-def main_values(cohort: Cohort) -> pd.DataFrame:
-    """Values of the main regions, both hemispheres as one."""
-    values = measured_values(cohort, regions=MAIN_REGIONS)
-    return in_order(values[(values["hemisphere"] == "both") & (values["index"] == "")])
 
 
 def in_order(values: pd.DataFrame) -> pd.DataFrame:

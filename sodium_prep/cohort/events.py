@@ -10,7 +10,7 @@ import numpy as np
 
 from sodium_prep.cohort.columns import CATEGORIES, MEASURE, REGION, SCAN, correct_for_tests, numbers
 from sodium_prep.cohort.columns import covariates as covariate_columns
-from sodium_prep.cohort.compare import MAIN_REGIONS
+from sodium_prep.cohort.model import MAIN_REGIONS
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sodium_prep.cohort.compare import STRATUM
+from sodium_prep.cohort.values import STRATUM
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,11 +10,13 @@ from sodium_prep.cohort.compare import COMPARISON_COLUMNS
 from sodium_prep.cohort.design import CHECK_COLUMNS
 from sodium_prep.cohort.events import EVENT_COLUMNS, HAZARD_COLUMNS
 from sodium_prep.cohort.longitudinal import CHANGE_COLUMNS
+from sodium_prep.cohort.longitudinal import SITE_COLUMNS as RANDOM_SITE_COLUMNS
+from sodium_prep.cohort.names import ENTITIES
 from sodium_prep.cohort.normative import LESION_COLUMNS, NORMATIVE_COLUMNS
 from sodium_prep.cohort.qc import QC_COLUMNS, VERDICT_COLUMNS, Quality
 from sodium_prep.cohort.reliability import INTERSITE_COLUMNS, REPEATABILITY_COLUMNS
 from sodium_prep.cohort.scores import CORRELATION_COLUMNS, ROC_COLUMNS
-from sodium_prep.cohort.tables import ENTITIES, Cohort, joined, wide_table
+from sodium_prep.cohort.tables import Cohort, joined, wide_table
 from sodium_prep.cohort.travelling import SITE_COLUMNS
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def result_tables(analysis: Analysis) -> dict[str, Table]:
     given: dict[str, tuple[pd.DataFrame | None, Mapping[str, str]]] = {
         "design": (analysis.checks.table, CHECK_COLUMNS),
         "comparisons": (analysis.comparisons, COMPARISON_COLUMNS),
+        "random_sites": (analysis.random_sites, RANDOM_SITE_COLUMNS),
         "zscores": (analysis.zscores, NORMATIVE_COLUMNS),
         "change": (analysis.change, CHANGE_COLUMNS),
         "correlations": (analysis.correlations, CORRELATION_COLUMNS),

@@ -10,8 +10,8 @@ import numpy as np
 
 from sodium_prep.cohort.columns import CATEGORIES, MEASURE, REGION
 from sodium_prep.cohort.columns import covariates as covariate_columns
-from sodium_prep.cohort.compare import STRATUM
 from sodium_prep.cohort.statistics import noncentral_t_cdf
+from sodium_prep.cohort.values import STRATUM
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sodium_prep.cohort.tables import Cohort, parse_entities, read_tsv
+from sodium_prep.cohort.names import parse_entities
+from sodium_prep.cohort.tables import Cohort
+from sodium_prep.cohort.tsv import read_tsv
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sodium_prep.cohort.columns import CATEGORIES, MEASURE, REGION, Covariates, correct_for_tests, group_pairs, numbers
 from sodium_prep.cohort.columns import covariates as covariate_columns
-from sodium_prep.cohort.compare import MAIN_REGIONS, STRATUM
+from sodium_prep.cohort.model import MAIN_REGIONS
+from sodium_prep.cohort.values import STRATUM
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
@@ -16,20 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sodium_prep.cohort.names import ENTITIES, anat_files, parse_entities
+from sodium_prep.cohort.people import read_people, read_sessions
+from sodium_prep.cohort.tsv import read_tsv
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ENTITIES: Final[dict[str, str]] = {
-    "sub": "participant_id",
-    "ses": "session_id",
-    "acq": "acquisition",
-    "rec": "reconstruction",
-    "run": "run",
-    "seg": "atlas",
-}
-"""Entities of a table's file name and the columns that they become."""
 
 NUMBERS: Final[tuple[str, ...]] = (
     "index", "n_voxels", "volume_mm3", "coverage", "tsc", "tsc_stderr_within", "tsc_stderr", "tsc_ci_low",
@@ -40,7 +32,6 @@ NUMBERS: Final[tuple[str, ...]] = (
 
 _KEY: Final = ("name", "hemisphere", "estimator", "reference")
 _NEEDED: Final = (*_KEY, "tsc")
-_RISKY: Final = re.compile(r"^[=+\-@\t\r]")
 
 DESCRIPTIONS: Final[dict[str, dict[str, str]]] = {
     "participant_id": {"Description": "Participant"},
@@ -110,38 +101,6 @@ class Cohort:
     notes: tuple[str, ...] = ()
 
 
-def read_tsv(path: Path) -> list[dict[str, str]]:
-    """Rows of a BIDS table as text: ``001`` keeps its zeros, ``NA`` is a label, and only ``n/a`` becomes empty.
-
-    Raises
-    ------
-    InputError
-        If the file is not UTF-8 text, or a line has too many or too few cells.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, f"cannot be read as UTF-8 text ({error})", "Save the table as UTF-8") from error
-    rows = [row for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
-    if not rows:
-        return []
-    header = [cell.strip() for cell in rows[0]]
-    if repeated := sorted({name for name in header if header.count(name) > 1}):
-        raise InputError(path, f"has the column {', '.join(repeated)} more than once", "Keep one of them")
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            problem = f"has {len(row)} cells in line {number} where the header has {len(header)}"
-            raise InputError(path, problem, "Separate the cells by tabs and write n/a for missing ones")
-    cells = [[cell.strip() for cell in row] for row in rows[1:]]
-    return [{k: "" if v == "n/a" else v for k, v in zip(header, row, strict=True)} for row in cells]
-
-
-def parse_entities(name: str) -> dict[str, str]:
-    """Columns of :data:`ENTITIES` from a file name; empty text where an entity is absent."""
-    found = dict(part.split("-", 1) for part in name.split(".")[0].split("_") if "-" in part)
-    return {column: found.get(key, "") for key, column in ENTITIES.items()}
-
-
 def gather(out_dir: Path, bids_dir: Path | None = None) -> Cohort:
     """Read the regional tables of all participants, and who they are.
 
@@ -163,7 +122,7 @@ def gather(out_dir: Path, bids_dir: Path | None = None) -> Cohort:
     problems: dict[str, str] = {}
     measured: list[str] = []
     paths = sorted(
-        _anat_files(out_dir, "*_tsc.tsv"), key=lambda path: (parse_entities(path.name)["participant_id"], path)
+        anat_files(out_dir, "*_tsc.tsv"), key=lambda path: (parse_entities(path.name)["participant_id"], path)
     )
     for label, own in groupby(paths, key=lambda path: parse_entities(path.name)["participant_id"]):
         try:
@@ -172,8 +131,8 @@ def gather(out_dir: Path, bids_dir: Path | None = None) -> Cohort:
             measured.append(label)
         except InputError as error:
             problems[label] = str(error)
-    people, notes = _participants(out_dir, bids_dir, measured, problems)
-    return Cohort(stack.frame(), people, _sessions(bids_dir), notes)
+    people, notes = read_people(out_dir, bids_dir, measured, problems)
+    return Cohort(stack.frame(), people, read_sessions(bids_dir), notes)
 
 
 def _scans(paths: Iterable[Path]) -> list[tuple[dict[str, str], pd.DataFrame]]:
@@ -276,10 +235,6 @@ def _by_hand(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else [*_NEEDED])
 
 
-def _anat_files(out_dir: Path, pattern: str) -> list[Path]:
-    return [*out_dir.glob(f"sub-*/anat/{pattern}"), *out_dir.glob(f"sub-*/ses-*/anat/{pattern}")]
-
-
 def _numbers(row: Mapping[str, str], path: Path) -> dict[str, float]:
     """The cells of a row that are numbers; missing ones are nan."""
     values = {}
@@ -290,98 +245,6 @@ def _numbers(row: Mapping[str, str], path: Path) -> dict[str, float]:
             except ValueError:
                 raise InputError(path, f"column {name} holds {row[name]!r}", "Process this participant again") from None
     return values
-
-
-def _participants(
-    out_dir: Path, bids_dir: Path | None, measured: Sequence[str], problems: Mapping[str, str]
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    import pandas as pd
-
-    path = bids_dir / "participants.tsv" if bids_dir else None
-    listed: dict[str, dict[str, str]] = {}
-    for row in read_tsv(path) if path and path.exists() else []:
-        if "participant_id" not in row:
-            raise InputError(path, "has no column participant_id", "Add it")
-        label = row["participant_id"].removeprefix("sub-")
-        if label in listed:
-            raise InputError(path, f"lists participant {label} more than once", "Keep one row for each participant")
-        listed[label] = row | {"participant_id": label}
-    status = _status(out_dir) | {label: ("failed", problem) for label, problem in problems.items()}
-    folders = {p.name[4:] for p in bids_dir.glob("sub-*") if p.is_dir()} if bids_dir else set()
-    verdicts = _verdicts(out_dir)
-    people = []
-    for label in sorted({*listed, *measured, *status, *folders}):
-        state, reason = status.get(label, ("", ""))
-        if label in measured:
-            state = "done"  # another session may have failed; the reason then says so
-        elif not state or state == "done":
-            state, reason = "missing", "has no regional table" if label in folders else "not in the data set"
-        here = {"participant_id": label, "state": state, "reason": reason, "qc": verdicts.get(label, "info")}
-        people.append(listed.get(label, {}) | here)
-    columns = list(dict.fromkeys(["participant_id", *(k for row in listed.values() for k in row)]))
-    columns += [name for name in ("state", "reason", "qc") if name not in columns]
-    notes = []
-    if bids_dir and listed and (unlisted := [label for label in measured if label not in listed]):
-        notes.append(f"Not in participants.tsv, so in no group: {', '.join(unlisted)}.")
-    if absent := [str(row["participant_id"]) for row in people if row["state"] != "done"]:
-        notes.append(f"Without results: {', '.join(absent)}.")
-    return pd.DataFrame(people, columns=columns, dtype=object).fillna(""), tuple(notes)
-
-
-def _status(out_dir: Path) -> dict[str, tuple[str, str]]:
-    """State and reason of every participant of ``logs/status.json``, the worst of the sessions; empty without the file.
-
-    The messages of all sessions that did not end well are joined.
-    """
-    path = out_dir / "logs" / "status.json"
-    if not path.exists():
-        return {}
-    try:
-        sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"]
-        found: dict[str, tuple[str, str]] = {}
-        for _, one in sorted(sessions.items()):
-            label, state = str(one["participant"]), str(one["state"])
-            earlier, reason = found.get(label, ("done", ""))
-            where = f"ses-{one['session']}: " if one.get("session") else ""
-            message = "" if state == "done" else f"{where}{one.get('message') or state}"
-            worst = max(earlier, state, key=("done", "refused", "failed").index)
-            found[label] = worst, " ".join(filter(None, (reason, message)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = f"does not hold the states of participants ({type(error).__name__}: {error})"
-        raise InputError(path, problem, "Delete it and process the participants again") from error
-    return found
-
-
-def _verdicts(out_dir: Path) -> dict[str, str]:
-    """Worst verdict of each participant's ``*_qc.json`` files."""
-    order = ("info", "pass", "warn", "fail")
-    worst: dict[str, str] = {}
-    for path in sorted(_anat_files(out_dir, "*_qc.json")):
-        try:
-            verdict = str(json.loads(path.read_text(encoding="utf-8")).get("Verdict", "info"))
-        except (ValueError, AttributeError) as error:
-            raise InputError(path, f"is not a record of quality metrics ({error})", "Process it again") from error
-        label = parse_entities(path.name)["participant_id"]
-        if verdict in order:
-            worst[label] = max(worst.get(label, "info"), verdict, key=order.index)
-    return worst
-
-
-def _sessions(bids_dir: Path | None) -> pd.DataFrame:
-    import pandas as pd
-
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for path in sorted(bids_dir.glob("sub-*/sub-*_sessions.tsv")) if bids_dir else []:
-        label = parse_entities(path.name)["participant_id"]
-        for row in read_tsv(path):
-            if "session_id" not in row:
-                raise InputError(path, "has no column session_id", "Add it")
-            session = row["session_id"].removeprefix("ses-")
-            if (label, session) in rows:
-                raise InputError(path, f"lists session {session} more than once", "Keep one row for each session")
-            rows[label, session] = row | {"participant_id": label, "session_id": session}
-    columns = list(dict.fromkeys(["participant_id", "session_id", *(name for row in rows.values() for name in row)]))
-    return pd.DataFrame(list(rows.values()), columns=columns, dtype=object).fillna("")
 
 
 def wide_table(cohort: Cohort) -> pd.DataFrame:
@@ -429,41 +292,6 @@ def joined(frame: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
                 cells = np.where(found != "", found, cells)
         out[f"participants_{name}" if name in frame else name] = pd.Categorical(cells)
     return out
-
-
-def to_tsv(frame: pd.DataFrame) -> str:
-    """A table as BIDS text: ``n/a`` for missing values, numbers in full.
-
-    Text that a spreadsheet would run as a formula gets a leading apostrophe, and tabs and line breaks become spaces.
-    """
-    return "".join(tsv_chunks(frame))
-
-
-def tsv_chunks(frame: pd.DataFrame, rows: int = 50_000) -> Iterator[str]:
-    """The text of :func:`to_tsv` in pieces, header first, so that a long table is never in memory as text."""
-    yield "\t".join(_cell(str(name)) for name in frame.columns) + "\n"
-    for start in range(0, len(frame), rows):
-        part = frame.iloc[start : start + rows]
-        columns = [_cells(part.iloc[:, i]) for i in range(part.shape[1])]
-        yield "\n".join(map("\t".join, zip(*columns, strict=True))) + "\n"
-
-
-def _cells(column: pd.Series[Any]) -> list[str]:
-    import pandas as pd
-
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        texts = [_cell(text) for text in column.cat.categories]
-        return [texts[code] if code >= 0 else "n/a" for code in column.cat.codes.tolist()]
-    return [_cell(value) for value in column.tolist()]
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.10g}" if value == value else "n/a"
-    if isinstance(value, str):
-        text = " ".join(value.split("\t")).replace("\r", " ").replace("\n", " ")
-        return ("'" + text if _RISKY.match(value) else text) or "n/a"
-    return "n/a" if value is None or value != value else str(value)
 
 
 def data_dictionary(frame: pd.DataFrame, descriptions: Mapping[str, Mapping[str, str]] | None = None) -> str:

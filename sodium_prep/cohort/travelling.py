@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sodium_prep.cohort.tables import read_tsv
+from sodium_prep.cohort.tsv import read_tsv
 from sodium_prep.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from sodium_prep.cohort.tables import ENTITIES, NUMBERS, Cohort, joined
+from sodium_prep.cohort.names import ENTITIES
+from sodium_prep.cohort.tables import NUMBERS, Cohort, joined
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STRATUM: Final[tuple[str, ...]] = ("session_id", "acquisition", "reconstruction", "atlas")
 """Values of different sessions, acquisitions, reconstructions or atlases are never mixed; runs are averaged."""
-
-SCAN: Final[tuple[str, ...]] = tuple(name for name in ENTITIES.values() if name != "atlas")
-"""Columns that tell one scan from another."""
 
 _ROW: Final = ("index", "region", "hemisphere", "estimator", "reference")
 _AVERAGED: Final = tuple(name for name in NUMBERS if name not in ("index", "tsc_ci_low", "tsc_ci_high"))
@@ -27,7 +25,6 @@ def measured_values(
     *,
     regions: Collection[str] = (),
     average_runs: bool = True,
-    excluded: Collection[tuple[str, ...]] = (),
 ) -> pd.DataFrame:
     """Values with a finite concentration, and what participants.tsv and sessions.tsv say of who was scanned.
 
@@ -39,8 +36,6 @@ def measured_values(
         Names to keep; all by default.
     average_runs
         One value for the runs of a session, otherwise one for each (column ``run``).
-    excluded
-        Scans to leave out, each told by its :data:`SCAN`.
 
     Returns
     -------
@@ -54,10 +49,6 @@ def measured_values(
     chosen = np.isfinite(long["tsc"].to_numpy(dtype=float))
     if regions:
         chosen &= long["name"].isin(list(regions)).to_numpy()
-    if excluded:
-        scans = long.groupby(list(SCAN), sort=False, observed=True)
-        known = [key in set(excluded) for key, _ in scans]
-        chosen &= ~np.array(known, dtype=bool)[scans.ngroup().to_numpy()]
     frame = long[chosen].rename(columns={"name": "region"}).reset_index(drop=True)
     frame["index"] = _as_text(frame["index"]) if "index" in frame else ""
     frame = _plain_text(frame)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sodium_prep.cohort.cautions import comparison_cautions
-from sodium_prep.cohort.compare import MAIN_REGIONS, STRATUM
-from sodium_prep.cohort.model import TISSUE_COLUMNS
+from sodium_prep.cohort.model import MAIN_REGIONS, TISSUE_COLUMNS
+from sodium_prep.cohort.values import STRATUM
 from sodium_prep.report.group_plots import ForestRow, Interval, Strip, forest, strips
 from sodium_prep.report.group_results import (
     MAX_REGIONS,

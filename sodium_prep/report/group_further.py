@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sodium_prep.cohort.compare import MAIN_REGIONS
+from sodium_prep.cohort.model import MAIN_REGIONS
 from sodium_prep.cohort.values import measured_values
 from sodium_prep.report.group_plots import Dot, Scatter, Strip, heat_map, roc_curves, scatters, strips
 from sodium_prep.report.group_results import (

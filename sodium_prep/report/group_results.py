@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from sodium_prep.cohort.compare import MAIN_REGIONS, STRATUM
+from sodium_prep.cohort.model import MAIN_REGIONS
 from sodium_prep.cohort.tables import Cohort
+from sodium_prep.cohort.values import STRATUM
 from sodium_prep.report.page import ReportFigure
 from sodium_prep.report.plots import ESTIMATOR_NAMES
 

@@ -10,11 +10,20 @@ from scipy import stats
 from sodium_prep.atlas.groups import MAIN
 from sodium_prep.atlas.tables import RESERVED_NAMES
 from sodium_prep.bids.status import SessionStatus, write_status
-from sodium_prep.cohort import MAIN_REGIONS, compare_groups, gather, main_values, to_tsv, wide_table
-from sodium_prep.cohort.tables import DESCRIPTIONS, NUMBERS, parse_entities, read_tsv
+from sodium_prep.cohort import compare_groups, gather, to_tsv, wide_table
+from sodium_prep.cohort.model import MAIN_REGIONS
+from sodium_prep.cohort.names import parse_entities
+from sodium_prep.cohort.tables import DESCRIPTIONS, NUMBERS
+from sodium_prep.cohort.tsv import read_tsv
 from sodium_prep.cohort.values import measured_values
 from sodium_prep.errors import InputError
 from sodium_prep.regional.table import TABLE_COLUMNS
+
+
+def main_values(cohort):
+    values = measured_values(cohort, regions=MAIN_REGIONS)
+    return values[(values["hemisphere"] == "both") & (values["index"] == "")]
+
 
 TRUTH = {"Cortex": (58.0, 45.0), "WhiteMatter": (41.0, 36.0), "Hippocampus": (47.0, 44.0), "CSF": (88.0, 139.0)}
 HEADER = "index\tname\themisphere\ttissue\testimator\treference\ttsc\ttsc_ci_low\ttsc_ci_high\tflag"

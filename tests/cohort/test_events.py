@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sodium_prep.cohort.events import EVENT_COLUMNS, HAZARD_COLUMNS, event_table, hazard_ratios
-from sodium_prep.cohort.tables import to_tsv
+from sodium_prep.cohort.tsv import to_tsv
 from sodium_prep.errors import InputError
 from tests.cohort.frames import values_frame
 

@@ -7,7 +7,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
 
-from sodium_prep.cohort.compare import STRATUM
 from sodium_prep.cohort.normative import (
     LESION_COLUMNS,
     NORMATIVE_COLUMNS,
@@ -15,6 +14,7 @@ from sodium_prep.cohort.normative import (
     normative_scores,
     normative_z,
 )
+from sodium_prep.cohort.values import STRATUM
 from sodium_prep.errors import InputError
 
 

@@ -19,7 +19,7 @@ from sodium_prep.cohort.power import (
     sample_size,
     t_test_power,
 )
-from sodium_prep.cohort.tables import to_tsv
+from sodium_prep.cohort.tsv import to_tsv
 from sodium_prep.errors import InputError, UsageError
 from tests.cohort.frames import values_frame
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sodium_prep.cohort.tables import gather, joined, to_tsv
+from sodium_prep.cohort.tables import gather, joined
+from sodium_prep.cohort.tsv import to_tsv
 from sodium_prep.cohort.values import measured_values
 from sodium_prep.errors import InputError
 
@@ -64,10 +65,6 @@ def test_runs_apart_and_selections(study):
     cohort = gather(*study)
     apart = measured_values(cohort, average_runs=False, regions=["Cortex"])
     assert sorted(apart["run"]) == ["1", "1", "1", "2", "2"]
-    without = measured_values(
-        cohort, average_runs=False, excluded=[("01", "a", "na", "", "2"), ("02", "a", "na", "", "1")]
-    )
-    assert set(zip(without["participant_id"], without["run"], strict=True)) == {("01", "1")}
     assert measured_values(cohort, regions=["Thalamus"]).empty
 
 
