@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -92,9 +92,10 @@ def analyse(cohort: Cohort, model: GroupModel) -> Analysis:
     InputError
         If the model names a group, covariate, score or other column that is not there.
     """
+    cohort = _asked(cohort, model)
     everything = measured_values(cohort)
     lesions = everything["region"].str.startswith(LESION_ROWS)
-    measured = _chosen(everything[~lesions], model)
+    measured = everything[~lesions].reset_index(drop=True)
     factors = _site_factors(measured, model)
     values = measured if factors is None else apply_factors(measured, factors)
     people = people_of(values)
@@ -104,8 +105,6 @@ def analyse(cohort: Cohort, model: GroupModel) -> Analysis:
     combat = _combat(values, model, missing)
     compared = combat[0] if combat is not None and model.harmonisation == "combat" else values
     comparisons = None if checks.stops else compare_groups(compared, model)
-    scans = measured_values(cohort, average_runs=False)
-    repeats = repeatability(_chosen(scans[~scans["region"].str.startswith(LESION_ROWS)], model))
     zscores, few = _zscores(compared, model, missing)
     tested = compared[compared["hemisphere"].isin(model.hemispheres)]
     events, hazards = _events(tested, model)
@@ -121,7 +120,7 @@ def analyse(cohort: Cohort, model: GroupModel) -> Analysis:
         roc=_roc(tested, model),
         events=events,
         hazards=hazards,
-        repeatability=repeats if len(repeats) else None,
+        repeatability=_repeatability(cohort),
         lesions=lesion_ratios(everything[lesions], onset=model.onset) if lesions.any() else None,
         combat=combat,
         site_factors=factors,
@@ -131,13 +130,27 @@ def analyse(cohort: Cohort, model: GroupModel) -> Analysis:
     )
 
 
-def _chosen(values: pd.DataFrame, model: GroupModel) -> pd.DataFrame:
-    """The rows that the model asks for: regions, estimators, references."""
-    kept = regions_asked(values, model, also=MAIN_REGIONS)
+def _asked(cohort: Cohort, model: GroupModel) -> Cohort:
+    """The rows that the model asks for, and those of lesions: of thousands of participants only these become text."""
+    long = cohort.tsc
+    names = long["name"].astype(object)
+    label = long["index"].notna() if "index" in long else np.zeros(len(long), dtype=bool)
+    kept = regions_asked(names.to_frame("region").assign(index=np.where(label, "label", "")), model, also=MAIN_REGIONS)
+    kept |= names.str.startswith(LESION_ROWS)
     for name, labels in (("estimator", model.estimators), ("reference", model.references)):
         if labels:
-            kept &= values[name].isin(labels)
-    return values[kept].reset_index(drop=True)
+            kept &= long[name].isin(labels)
+    return replace(cohort, tsc=long[kept].reset_index(drop=True))
+
+
+def _repeatability(cohort: Cohort) -> pd.DataFrame | None:
+    """Of those who were scanned more than once."""
+    scans = cohort.tsc[["participant_id", "session_id", "run"]].drop_duplicates()
+    if not scans["participant_id"].duplicated().any():
+        return None
+    runs = measured_values(cohort, average_runs=False)
+    table = repeatability(runs[~runs["region"].str.startswith(LESION_ROWS)])
+    return table if len(table) else None
 
 
 def _site_factors(values: pd.DataFrame, model: GroupModel) -> pd.DataFrame | None:
