@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,7 @@ def compare_maps(settings: Settings, analysis: Analysis) -> MapResults:
         "group": model.group, "covariates": model.held_constant, "categories": model.categories,
         "coverage": model.map_coverage, "smoothing_mm": model.map_smoothing_mm,
     }  # fmt: skip
+    print(f"sodium-prep: comparing maps, {model.permutations} permutations each; this takes minutes.", file=sys.stderr)
     found, notes = compare_groups_by_voxel(
         settings.output_dir, people, control=model.control, statistic=model.map_statistic,
         tissue=None if model.map_tissue == "none" else model.map_tissue, permutations=model.permutations,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sodium_prep.cohort.voxelwise import GroupTest, Statistic
+
+logger = logging.getLogger("sodium_prep.cli")
 
 Tissue = Literal["GM", "WM", "CSF"]
 
@@ -145,6 +148,8 @@ def compare_groups_by_voxel(
                 except InputError as error:
                     notes.append(f"{maps.stem}, {second} against {first}: {error}")
                     continue
+                held = f", {tissue} held constant" if model is not None else ""
+                logger.info("compared %s, %s with %s%s", maps.stem, second, first, held)
                 extra = found.record | {"SmoothingFWHM": smoothing_mm, "Alpha": alpha, "Seed": seed}
                 analyses.append(_written(out_dir, maps, found, tissue if model is not None else None, extra, alpha))
     return analyses, list(dict.fromkeys(notes))

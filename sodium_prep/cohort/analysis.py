@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from sodium_prep.cohort.combat import ComBatModel, harmonise
-from sodium_prep.cohort.compare import compare_groups, regions_asked
+from sodium_prep.cohort.compare import Comparisons, compare_groups, regions_asked
 from sodium_prep.cohort.design import DesignChecks, check_design, people_of, resolve_model
 from sodium_prep.cohort.events import event_table, hazard_ratios
 from sodium_prep.cohort.longitudinal import FEWEST_SITES, change_per_year, site_differences
@@ -125,8 +125,22 @@ def analyse(cohort: Cohort, model: GroupModel) -> Analysis:
         combat=combat,
         site_factors=factors,
         between_sites=_between_sites({"measured": measured} | ({} if factors is None else {"scaled": values})),
-        cautions=(*checks.stops, *(comparisons.refusals if comparisons else ()), *few),
+        cautions=(
+            *checks.stops,
+            *(comparisons.refusals if comparisons else ()),
+            *_without_control(comparisons, model),
+            *few,
+        ),
         missing=missing,
+    )
+
+
+def _without_control(comparisons: Comparisons | None, model: GroupModel) -> tuple[str, ...]:
+    if comparisons is None or model.negative_controls or not (comparisons.table["state"] == "compared").any():
+        return ()
+    return (
+        "No region was named where no difference is expected (negative_controls of the model file): a difference of "
+        "scanner or calibration would look like one of the groups.",
     )
 
 

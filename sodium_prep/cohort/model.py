@@ -100,7 +100,7 @@ class GroupModel(BaseModel):
     map_smoothing_mm: float = Field(
         0.0, ge=0.0, le=20.0, description="Width (FWHM) by which maps are smoothed besides the sodium image's own."
     )
-    permutations: int = Field(5000, ge=1, le=1_000_000, description="Permutations of the voxel-wise comparison.")
+    permutations: int = Field(1000, ge=1, le=1_000_000, description="Permutations of the voxel-wise comparison.")
     alpha: float = Field(0.05, gt=0.0, lt=1.0, description="Level below which a p value counts as a difference.")
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of everything that is drawn at random.")
 

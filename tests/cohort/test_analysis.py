@@ -58,6 +58,7 @@ def test_times_to_an_event_are_exported_with_hazards(cohort):
 def test_what_is_not_there_says_why(cohort):
     people = cohort.participants.assign(group=cohort.participants["group"].replace("control", "b"))
     done = analyse(replace(cohort, participants=people), GroupModel(**LEAN))
+    assert any("No region was named" in line for line in done.cautions)
     assert done.zscores is None
     assert "name it in the model file" in done.missing["zscores"]
     assert done.change is done.roc is done.lesions is done.repeatability is None
