@@ -31,28 +31,25 @@ def bytes_of(root):
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    """Mohamed's effects (14 v 12), CSF that rises as Kerl saw it, two visits.
+    """Mohamed's effects (14 v 12), CSF that rises as Kerl saw it.
 
     One participant is not there, the table of another is cut off, a rater has failed one scan of a third, and a table
     of an earlier run with another model lies about.
     """
     root = tmp_path_factory.mktemp("cohort")
     effects = {"AD": {"Hippocampus": 0.129, "WhiteMatter": 0.136, "CSF": 0.206}}
-    design = CohortDesign(
-        effects=effects, sites=SITES, sessions=2, change_per_year={"AD": {"Hippocampus": 0.05}}, repeat_sd=0.01
-    )
-    write_cohort(draw_cohort(design, seed=3), root / "bids", root / "out")
+    write_cohort(draw_cohort(CohortDesign(effects=effects, sites=SITES), seed=3), root / "bids", root / "out")
     people = root / "bids" / "participants.tsv"
     people.write_text(people.read_text() + "sub-099\tn/a\tF\t<img src=x>\tA\t=cmd|' /C calc'!A0\n")
-    table = next((root / "out").glob("sub-003/ses-01/anat/*_tsc.tsv"))
+    table = next((root / "out").glob("sub-003/anat/*_tsc.tsv"))
     table.write_text(table.read_text()[:-40])
-    (root / "out" / "qc.tsv").write_text("participant_id\tsession_id\tverdict\trater\nsub-001\tses-01\tfail\tAB\n")
+    (root / "out" / "qc.tsv").write_text("participant_id\tverdict\trater\nsub-001\tfail\tAB\n")
     (root / "out" / "group").mkdir()
     (root / "out" / "group" / "group_roc.tsv").write_text("of another model\n")
     model = root / "model.toml"
     model.write_text(
         'regions = ["Hippocampus", "WhiteMatter", "CSF"]\nnegative_controls = ["OccipitalLobe"]\nscores = ["MMSE"]\n'
-        'time = "years"\nestimators = ["none", "labbe"]\nreferences = ["vials", "CSF"]\n'
+        'estimators = ["none", "labbe"]\nreferences = ["vials", "CSF"]\n'
     )
     assert group(root, "--model", model) == 4
     return root
@@ -61,7 +58,7 @@ def cohort(tmp_path_factory):
 def test_the_effects_are_found_and_the_reference_that_hides_them_is_named(cohort):
     root = cohort
     rows = rows_of(root, "comparisons")
-    by = {(r["region"], r["estimator"], r["reference"]): r for r in rows if r["session_id"] == "01"}
+    by = {(r["region"], r["estimator"], r["reference"]): r for r in rows}
     for region, percent in (("Hippocampus", 12.9), ("WhiteMatter", 13.6)):
         row = by[region, "labbe", "vials"]
         truth = percent / 100 * float(row["mean_1"])
@@ -88,7 +85,6 @@ def test_every_table_is_described_and_every_text_harmless(cohort):
         "design",
         "comparisons",
         "zscores",
-        "change",
     } <= names
     assert {"correlations", "repeatability", "desc-combat_tsc"} <= names
     for path in tables:
@@ -115,25 +111,11 @@ def test_the_model_that_was_written_gives_the_same_bytes(cohort):
     assert bytes_of(root) == first
 
 
-def test_change_and_repeatability_come_from_the_sessions(cohort):
-    root = cohort
-    row = next(
-        row
-        for row in rows_of(root, "change")
-        if (row["region"], row["estimator"], row["reference"]) == ("Hippocampus", "labbe", "vials")
-        and (row["term"], row["group_2"]) == ("difference in change", "AD")
-    )
-    truth = 0.05 * 50.0 * 1.129
-    assert float(row["ci_low"]) < truth < float(row["ci_high"])
-    assert (row["n_participants"], row["n_sessions"]) == ("25", "49")
-    assert {r["repeat"] for r in rows_of(root, "repeatability")} == {"session_id"}
-
-
 def test_the_failed_the_rated_and_the_old_are_dealt_with(cohort):
     people = {row["participant_id"]: row for row in rows_of(cohort, "participants")}
     assert (people["003"]["state"], people["004"]["state"], people["099"]["state"]) == ("failed", "done", "missing")
     rows = [r for r in rows_of(cohort, "comparisons") if (r["region"], r["estimator"]) == ("Hippocampus", "labbe")]
-    assert {(r["session_id"], r["n_1"]) for r in rows} == {("01", "10"), ("02", "11")}
+    assert {(r["n_1"], r["n_2"]) for r in rows if r["state"] == "compared"} == {("10", "14")}
     assert not (cohort / "out" / "group" / "group_roc.tsv").exists()
 
 

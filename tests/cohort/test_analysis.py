@@ -55,6 +55,17 @@ def test_times_to_an_event_are_exported_with_hazards(cohort):
     assert set(done.hazards["region"]) >= {"Hippocampus"}
 
 
+def test_visits_give_change_and_repeatability():
+    design = CohortDesign(sessions=2, change_per_year={"AD": {"Hippocampus": 0.05}}, repeat_sd=0.01)
+    done = analyse(draw_cohort(design, seed=3), GroupModel(**LEAN, time="years"))
+    rows = done.change[done.change["region"] == "Hippocampus"].set_index(["term", "group_2"])
+    row = rows.loc[("difference in change", "AD")]
+    assert row["ci_low"] < 0.05 * 50.0 < row["ci_high"]
+    assert (row["n_participants"], row["n_sessions"]) == (26, 52)
+    assert set(done.repeatability["repeat"]) == {"session_id"}
+    assert set(done.comparisons["session_id"]) == {"01", "02"}
+
+
 def test_what_is_not_there_says_why(cohort):
     people = cohort.participants.assign(group=cohort.participants["group"].replace("control", "b"))
     done = analyse(replace(cohort, participants=people), GroupModel(**LEAN))
