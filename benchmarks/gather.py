@@ -1,12 +1,13 @@
 """Time and memory of the group level's tables: ``python -m benchmarks.gather FOLDER [PARTICIPANTS [REGIONS]]``.
 
 Writes synthetic regional tables (three estimators, three references), gathers them, and writes the long and the wide
-table; then adds one participant and does it again.
+table; then adds one participant and does it again; then runs the whole group level on all regions.
 """
 
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -52,6 +53,17 @@ def once(root: Path) -> tuple[float, int, list[str]]:
     return time.perf_counter() - begun, len(cohort.tsc), (root / "group_tsc.tsv").read_text().splitlines()
 
 
+def whole(root: Path) -> None:
+    """The command as a user gives it, every region tested."""
+    (root / "bids" / "dataset_description.json").write_text('{"Name": "synthetic", "BIDSVersion": "1.10.0"}')
+    (root / "model.toml").write_text('regions = ["*"]\n')
+    program = [sys.executable, "-m", "sodium_prep.cli.main", str(root / "bids"), str(root / "out"), "group"]
+    begun = time.perf_counter()
+    subprocess.run([*program, "--model", str(root / "model.toml")], check=True, stdout=subprocess.DEVNULL)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"the whole group level: {time.perf_counter() - begun:.1f} s, peak {peak:.0f} MB")
+
+
 def main() -> None:
     root = Path(sys.argv[1])
     n = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
@@ -65,6 +77,7 @@ def main() -> None:
     write_participant(root, n, regions)
     seconds, rows, after = once(root)
     print(f"one more participant: {seconds:.1f} s; rows of the others unchanged: {after[: len(before)] == before}")
+    whole(root)
 
 
 if __name__ == "__main__":
