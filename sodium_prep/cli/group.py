@@ -34,7 +34,8 @@ def run_group_level(settings: Settings, verbosity: int) -> int:
     Raises
     ------
     SodiumPrepError
-        If no participant has a table yet, or the model cannot be used.
+        If no participant has a table yet, the model cannot be used, or groups cannot be told from sites; the tables and
+        the page are there in that case.
     """
     if settings.dry_run:
         return _dry_run(settings)
@@ -99,8 +100,8 @@ def _remove_old(folder: Path, written: set[Path]) -> None:
 
 
 def _say(page: Path, cohort: Cohort, quality: Quality, analysis: Analysis) -> int:
-    """Tell what happened; returns the exit code."""
-    people, stops = cohort.participants, analysis.checks.stops
+    """Tell what happened; returns the exit code, or refuses a design that could not be analysed."""
+    people = cohort.participants
     failed = int((people["state"] == "failed").sum())
     for note in cohort.notes:
         print(f"sodium-prep: {note}")
@@ -108,9 +109,7 @@ def _say(page: Path, cohort: Cohort, quality: Quality, analysis: Analysis) -> in
         print(f"sodium-prep: {len(quality.excluded)} scan(s) left out by quality control: see group_scans.tsv.")
     n = int((people["state"] == "done").sum())
     print(f"{n} of {len(people)} participant(s) gathered.\n  {page}")
-    for stop in stops:
-        print(f"sodium-prep: nothing was compared: {stop}", file=sys.stderr)
-    if stops:
+    if analysis.checks.stops:
         print(analysis.checks.group_site.to_string(), file=sys.stderr)
-        return ExitCode.INPUT_REFUSED
+        analysis.checks.refuse()
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
