@@ -86,7 +86,7 @@ def test_every_table_is_described_and_every_text_harmless(cohort):
         "comparisons",
         "zscores",
     } <= names
-    assert {"correlations", "repeatability", "desc-combat_tsc"} <= names
+    assert {"correlations", "desc-combat_tsc"} <= names
     for path in tables:
         header = path.read_text().splitlines()[0].split("\t")
         assert list(json.loads(path.with_suffix(".json").read_text())) == header
