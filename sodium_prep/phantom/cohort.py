@@ -176,10 +176,12 @@ def draw_cohort(design: CohortDesign, seed: int = 0) -> Cohort:
 
 
 def _check(design: CohortDesign) -> None:
-    for option, by_group in (("--effect", design.effects), ("--change", design.change_per_year)):
-        for group, regions in by_group.items():
-            if group not in design.groups:
-                raise UsageError(option, f"there is no group {group!r}", f"Groups are {', '.join(design.groups)}")
+    by_option = {"--effect": design.effects, "--change": design.change_per_year}
+    for option, named in (*by_option.items(), ("--atrophy", design.atrophy)):
+        if unknown := sorted(set(named) - set(design.groups)):
+            raise UsageError(option, f"there is no group {unknown[0]!r}", f"Groups are {', '.join(design.groups)}")
+    for option, by_group in by_option.items():
+        for regions in by_group.values():
             if unknown := sorted(set(regions) - set(COHORT_REGIONS)):
                 known = ", ".join(COHORT_REGIONS)
                 raise UsageError(option, f"there is no region {unknown[0]!r}", f"Regions are {known}")

@@ -72,3 +72,5 @@ def test_unknown_names_are_refused():
         draw_cohort(CohortDesign(effects={"AD": {"Hippo": 0.1}}))
     with pytest.raises(UsageError, match="there is no group 'PD'"):
         draw_cohort(CohortDesign(effects={"PD": {"Cortex": 0.1}}))
+    with pytest.raises(UsageError, match="--atrophy: there is no group 'PD'"):
+        draw_cohort(CohortDesign(atrophy={"PD": 0.1}))
