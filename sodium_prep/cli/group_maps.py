@@ -38,7 +38,7 @@ def compare_maps(settings: Settings, analysis: Analysis) -> MapResults:
     }  # fmt: skip
     print(f"sodium-prep: comparing maps, {model.permutations} permutations each; this takes minutes.", file=sys.stderr)
     found, notes = compare_groups_by_voxel(
-        settings.output_dir, people, control=model.control, statistic=model.map_statistic,
+        settings.output_dir, people, control=model.control, contrasts=model.contrasts, statistic=model.map_statistic,
         tissue=None if model.map_tissue == "none" else model.map_tissue, permutations=model.permutations,
         alpha=model.alpha, seed=model.seed, n_jobs=settings.nprocs, **how,
     )  # fmt: skip

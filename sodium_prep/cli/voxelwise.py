@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -90,6 +89,7 @@ def compare_groups_by_voxel(
     *,
     group: str = "group",
     control: str | None = None,
+    contrasts: Sequence[tuple[str, str]] = (),
     covariates: Sequence[str] = ("age", "sex", "site"),
     categories: Sequence[str] = ("sex", "site"),
     tissue: Tissue | None = "GM",
@@ -112,6 +112,8 @@ def compare_groups_by_voxel(
         Those who are analysed, one row each, as text: ``participant_id``, the group and the covariates.
     group, control
         Column of the groups; the control group is compared with every other, without it every pair.
+    contrasts
+        Pairs of groups to compare in place of these, second minus first.
     covariates, categories
         Columns to hold constant where they are there and vary, and which of them are categories.
     tissue
@@ -129,12 +131,14 @@ def compare_groups_by_voxel(
     -------
     The analyses, and one line for each that was not made and each participant who was left out.
     """
+    from sodium_prep.cohort.columns import group_pairs
+
     notes: list[str] = []
     analyses = []
     for maps in _strata(out_dir, people[people[group].fillna("") != ""], voxel_mm, smoothing_mm, notes):
         shares = None if tissue is None else _tissues(maps, tissue, smoothing_mm, notes)
         labels = sorted(set(maps.people[group]))
-        pairs = [(control, one) for one in labels if one != control] if control else list(combinations(labels, 2))
+        pairs = list(contrasts) or group_pairs(labels, control)
         names = [_contrast(*pair) for pair in pairs]
         if len(set(names)) < len(names):
             raise InputError("participants.tsv", "has groups that differ only in signs", "Give them names of letters")

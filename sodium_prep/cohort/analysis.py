@@ -117,7 +117,7 @@ def analyse(cohort: Cohort, model: GroupModel) -> Analysis:
         zscores=zscores,
         change=_change(tested, model),
         correlations=_correlations(tested, model),
-        roc=_roc(tested, model),
+        roc=None if checks.stops else _roc(tested, model),
         events=events,
         hazards=hazards,
         repeatability=_repeatability(cohort),

@@ -75,3 +75,11 @@ def test_what_is_not_there_says_why(cohort):
     assert done.change is done.roc is done.lesions is done.repeatability is None
     with pytest.raises(InputError, match="ALSFRS"):
         analyse(cohort, GroupModel(**LEAN, scores=("ALSFRS",)))
+
+
+def test_groups_that_are_sites_are_told_apart_by_nothing():
+    sites = [CohortSite("A"), CohortSite("B", 4.0)]
+    design = CohortDesign({"control": 8, "AD": 8}, sites=sites, site_shares={"control": (1, 0), "AD": (0, 1)})
+    done = analyse(draw_cohort(design, seed=2), GroupModel(**LEAN, roc=True))
+    assert done.checks.stops
+    assert done.comparisons is done.roc is done.random_sites is None
